@@ -1,0 +1,59 @@
+"""The exceptions of charstat, in one tree. Each class carries the exit status of the command line.
+
+    CharstatError                  1  something failed inside charstat
+    ├── UserError                  2  the user can mend it: no traceback is shown
+    │   ├── CorpusError               text that is missing, unreadable, or not UTF-8
+    │   ├── ContextError              an order, preset or context name that does not exist
+    │   ├── FormatError               a model directory that is foreign, truncated or tampered with
+    │   ├── MergeError                models that cannot be added up
+    │   ├── BackendUnavailable        a backend that this machine cannot run
+    │   ├── ResourceError             not enough memory, or a disk that is full or read-only
+    │   └── StateError                stream steps in an order that has no meaning (predict before reset)
+    └── GateMissed                 4  the model works, its accuracy is under the gate
+"""
+
+
+class CharstatError(Exception):
+    """Base of every error that charstat raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(CharstatError):
+    """An error that the caller can mend; its message says how."""
+
+    exit_code = 2
+
+
+class CorpusError(UserError):
+    """Text that is missing, unreadable, or not UTF-8."""
+
+
+class ContextError(UserError, ValueError):
+    """An order, preset or context name that does not exist."""
+
+
+class FormatError(UserError):
+    """A model directory that is foreign, truncated or tampered with."""
+
+
+class MergeError(UserError):
+    """Models that cannot be added up (other alphabet, contexts or word features)."""
+
+
+class BackendUnavailable(UserError):
+    """A counting backend that this machine cannot run."""
+
+
+class ResourceError(UserError):
+    """Not enough memory, or a disk that is full or read-only."""
+
+
+class StateError(UserError, RuntimeError):
+    """Stream steps in an order that has no meaning, such as predict() before reset()."""
+
+
+class GateMissed(CharstatError):
+    """The evaluated accuracy is under the gate."""
+
+    exit_code = 4
