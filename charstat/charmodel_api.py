@@ -1,0 +1,116 @@
+"""The streaming contract: CharModel (reset, predict, observe) and its evaluation. Nothing else.
+
+    model.reset()
+    for char in text:
+        guess = model.predict()        # from what was observed before, only
+        model.observe(char)            # then learn
+
+Any object with the three methods can be evaluated; the contest's own (cybertronai/wikitext) scores the same way: predict() is a
+dictionary whose largest value is the guess (the first of equals; empty is wrong), or a string of one character ("" abstains).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+CURVE_CHARS = (10_000, 20_000, 30_000, 60_000)
+CHUNK_CHARS = 4096
+
+
+class CharModel(ABC):
+    """A model of the next character."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Go back to the as-built state: no context, nothing learned online."""
+
+    @abstractmethod
+    def predict(self) -> dict[str, float]:
+        """The probabilities of the next character."""
+
+    @abstractmethod
+    def observe(self, char: str) -> None:
+        """Take in the character that really came."""
+
+    def predict_char(self) -> str:
+        """The most likely next character; the first of equals; "" if nothing is predicted."""
+        probabilities = self.predict()
+        return max(probabilities, key=probabilities.__getitem__) if probabilities else ""
+
+    def score(self, text: str) -> np.ndarray:
+        """Observe a text; returns the bits of each character, predicted before it was observed: float64 [len(text)]."""
+        bits = np.empty(len(text))
+        for i, char in enumerate(text):
+            p = self.predict().get(char, 0.0)
+            bits[i] = -math.log2(p) if p > 0.0 else math.inf
+            self.observe(char)
+        return bits
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """chars scored; accuracy: share of right guesses; bits_per_char: None if the model gives no probabilities."""
+
+    chars: int
+    accuracy: float
+    bits_per_char: float | None
+    seconds: float
+    chars_per_s: float
+    curve: dict[int, float] = field(default_factory=dict)  # accuracy of the first n characters
+    correct: np.ndarray | None = field(default=None, repr=False, compare=False)  # bool [chars]
+    bits: np.ndarray | None = field(default=None, repr=False, compare=False)  # float64 [chars]
+
+    def to_dict(self) -> dict:
+        return {k: v for k, v in asdict(self).items() if k not in ("correct", "bits")}
+
+
+def evaluate(model: CharModel, stream: Iterable[str], progress: Callable[[int], None] | None = None) -> EvalResult:
+    """Replay the contest's scoring: reset, then for every character predict, score, observe.
+
+    model: anything with the three methods. Models that can guess and score in one compiled loop (guess_and_score(text) ->
+    (guesses, bits)) are asked to; the result is the same. progress: told how many characters are done.
+    """
+    text = "".join(stream)
+    correct, bits = np.zeros(len(text), bool), np.zeros(len(text))
+    started = time.perf_counter()
+    model.reset()
+    fast = getattr(model, "guess_and_score", None)
+    has_bits = True
+    for at in range(0, len(text), CHUNK_CHARS):
+        piece = text[at : at + CHUNK_CHARS]
+        if fast is not None:
+            guesses, bits[at : at + len(piece)] = fast(piece)
+            correct[at : at + len(piece)] = [g == c for g, c in zip(guesses, piece, strict=True)]
+        else:
+            for i, char in enumerate(piece, at):
+                correct[i], bits[i] = _score_one(model.predict(), char)
+                model.observe(char)
+            has_bits = has_bits and not np.isnan(bits[at : at + len(piece)]).any()
+        if progress:
+            progress(at + len(piece))
+    seconds = time.perf_counter() - started
+    return EvalResult(
+        chars=len(text),
+        accuracy=float(correct.mean()) if text else 0.0,
+        bits_per_char=float(bits.mean()) if text and has_bits else None,
+        seconds=seconds,
+        chars_per_s=len(text) / seconds if seconds else 0.0,
+        curve={n: float(correct[:n].mean()) for n in CURVE_CHARS if n <= len(text)},
+        correct=correct,
+        bits=bits if has_bits else None,
+    )
+
+
+def _score_one(predicted: dict[str, float] | str, char: str) -> tuple[bool, float]:
+    """(was the guess right, bits) of either contract's prediction; bits are nan for a bare guess."""
+    if isinstance(predicted, str):
+        return predicted == char, math.nan
+    guess = max(predicted, key=predicted.__getitem__) if predicted else ""
+    p = predicted.get(char, 0.0)
+    return guess == char, -math.log2(p) if p > 0.0 else math.inf

@@ -1,0 +1,299 @@
+"""Text to count and to evaluate on: WikiText-103 from the hub, a directory, a file, or the embedded sample.
+
+    "wikitext-103"   the hub's Salesforce/wikitext, wikitext-103-raw-v1, through `datasets` (imported only then)
+    DIR              wiki.train.raw, wiki.valid.raw, wiki.test.raw, any of which may be missing until it is asked for
+    FILE             any UTF-8 text, split 90/5/5 by character position
+    "sample"         the documentation topics that CPython carries, split likewise; it is not WikiText
+
+WikiText comes out in the contest's layout, "\\n".join(rows), where text rows end in "\\n" and blank ones are empty. A directory
+in the original release's layout, one row a line, is converted on reading, so that numbers compare; others are left as they are.
+
+    rows       ["", " = A = \\n", "", " Text . \\n"]
+    contest    "\\n = A = \\n\\n\\n Text . \\n"
+    release    " \\n = A = \\n \\n Text . \\n"
+
+It does not download (`datasets` does, into its own cache), tokenise, clean, translate line ends, or guess encodings.
+Files are decoded in chunks, and with a limit only as far as it reaches: bytes that are not decoded are not checked.
+"""
+
+import codecs
+import hashlib
+import os
+import platform
+import socket
+import stat
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import numpy as np
+
+from charstat.errors import CorpusError
+
+__all__ = ["SPLITS", "Corpus", "HubUnavailable", "normalise_split", "open_corpus", "text_fingerprint"]
+
+SPLITS = ("train", "val", "test")
+HUB_DATASET = ("Salesforce/wikitext", "wikitext-103-raw-v1")
+_ALIASES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
+_RAW_FILES = {"train": "wiki.train.raw", "val": "wiki.valid.raw", "test": "wiki.test.raw"}
+_GET_WIKITEXT = "use --data wikitext-103 (the hub), a directory with wiki.train.raw, wiki.valid.raw and wiki.test.raw, or --data sample"
+_HEAD_BYTES = 100_000  # what layout detection looks at
+_CHUNK = 1 << 20  # bytes read, or characters hashed, at a time
+_HUB_ROWS = 1 << 16  # rows joined at a time
+
+
+class HubUnavailable(CorpusError):
+    """The hub's WikiText-103 cannot be had: `datasets` is missing, or neither the hub nor a cached copy answers."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Named text in splits. Make one with open_corpus(); opening reads nothing big, text() does.
+
+    name         what the user typed: "wikitext-103", "sample", or a path as given
+    kind         "hub", "directory", "file" or "sample"
+    layout       "contest", "release" (found so, and converted to the contest's on reading) or "plain" (left as it is)
+    description  one line for people
+    """
+
+    name: str
+    kind: str
+    layout: str
+    description: str
+    _path: Path | None = field(default=None, repr=False)  # absolute: a later chdir changes nothing
+
+    def splits(self) -> tuple[str, ...]:
+        """The splits that can be asked for now, in the order of SPLITS (the hub's are promised, not looked up)."""
+        if self.kind != "directory":
+            return SPLITS
+        return tuple(split for split in SPLITS if _stat(self._path / _RAW_FILES[split]) is not None)
+
+    def text(self, split: str, limit: int | None = None) -> str:
+        """The text of one split, or its first `limit` characters (counted after conversion of the layout).
+
+        Errors: CorpusError for an unknown or missing split, a negative limit, and a file that is unreadable, empty or
+        not UTF-8 (with its byte offset); HubUnavailable. A tiny file may have an empty val or test: that is no error.
+        """
+        split = normalise_split(split)
+        if limit is not None and limit < 0:
+            raise CorpusError(f"limit is {limit}: it counts characters, so it is 0 or more")
+        pieces = self._pieces(split, limit)
+        kept, missing = [], sys.maxsize if limit is None else limit
+        while missing > 0 and (piece := next(pieces, None)) is not None:
+            kept.append(piece[:missing])
+            missing -= len(kept[-1])
+        return "".join(kept)  # peak: the text twice (measured; io.StringIO takes as much)
+
+    def _pieces(self, split: str, limit: int | None) -> Iterator[str]:
+        if self.kind == "hub":
+            return _hub_pieces(split)
+        if self.kind == "sample":
+            text = _sample_text()
+            return iter((text[slice(*_cuts(len(text))[split])],))
+        if self.kind == "file":
+            return _decode(self._path, *_split_bytes(self._path, split, limit))
+        path = self._path / _RAW_FILES[split]
+        if _stat(path) is None:
+            found = ", ".join(_RAW_FILES[other] for other in self.splits()) or "none any more"
+            raise CorpusError(f"no {split} split in {self.name!r}: looked for {path.name}, found {found}; put it there, or {_GET_WIKITEXT}")
+        pieces = _decode(path, *_content_bytes(path))
+        return _release_to_contest(pieces) if self.layout == "release" else pieces
+
+
+def open_corpus(data: str | os.PathLike) -> Corpus:
+    """Open "wikitext-103" (or "wikitext"), "sample", a directory or a file. Reads at most 100 kB; `datasets` is not imported yet.
+
+    A str is looked up as a name first; "./sample" or a Path means a path of that name.
+    Errors: CorpusError for a path that does not exist, cannot be read, is empty, is a device, or has no wiki.*.raw in it.
+    """
+    name = os.fsdecode(data)
+    if isinstance(data, str) and data in ("wikitext-103", "wikitext"):
+        return Corpus(name, "hub", "contest", f"WikiText-103 from the hub ({', '.join(HUB_DATASET)})")
+    if isinstance(data, str) and data == "sample":
+        note = f"pydoc topics of Python {platform.python_version()} (other versions differ), split 90/5/5"
+        return Corpus(name, "sample", "plain", f"embedded sample, not WikiText: {note}")
+    path = Path(name).absolute()
+    found = _stat(path) if name else None
+    if found is None:
+        raise CorpusError(f"no such file or directory: {name!r}; {_GET_WIKITEXT}")
+    if not stat.S_ISDIR(found.st_mode):
+        _content_bytes(path)
+        return Corpus(name, "file", "plain", f"{name}: {found.st_size:,} bytes, split 90/5/5 by character position", path)
+    files = [path / raw for raw in _RAW_FILES.values() if _stat(path / raw) is not None]
+    if not files:
+        raise CorpusError(f"no WikiText-103 split in the directory {name!r}: looked for {', '.join(_RAW_FILES.values())}; {_GET_WIKITEXT}")
+    first, stop = _content_bytes(files[0])
+    layout = _detect_layout(next(_read(files[0], first, stop, _HEAD_BYTES), b""))
+    what = "release layout, converted to the contest's" if layout == "release" else f"{layout} layout, left as it is"
+    return Corpus(name, "directory", layout, f"{name}: {', '.join(file.name for file in files)} ({what})", path)
+
+
+def normalise_split(name: str) -> str:
+    """ "train", "val" or "test" for a split's name or alias ("valid", "validation"). Errors: CorpusError."""
+    if name not in _ALIASES:
+        raise CorpusError(f"unknown split {name!r}; known: train, val (also valid, validation), test")
+    return _ALIASES[name]
+
+
+def text_fingerprint(text: str) -> dict:
+    """{"chars": length in characters, "sha256": hex digest of the UTF-8 bytes}; lone surrogates count as three bytes."""
+    digest = hashlib.sha256()
+    for first in range(0, len(text), _CHUNK):  # no full-size encoded copy
+        digest.update(text[first : first + _CHUNK].encode("utf-8", "surrogatepass"))
+    return {"chars": len(text), "sha256": digest.hexdigest()}
+
+
+def _cuts(n: int) -> dict[str, tuple[int, int]]:
+    """(first, stop) of each split among n characters: 90/5/5, covering all of them."""
+    ends = (0, n * 90 // 100, n * 95 // 100, n)
+    return {split: (ends[i], ends[i + 1]) for i, split in enumerate(SPLITS)}
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as exc:  # ValueError: a NUL character in the path
+        raise CorpusError(f"cannot read {str(path)!r}: {_cause(exc)}") from exc
+
+
+def _content_bytes(path: Path) -> tuple[int, int]:
+    """(first, stop) of a file's text, after a byte order mark. Errors: CorpusError unless it is a readable file with text in it."""
+    found = _stat(path)
+    if found is None or not stat.S_ISREG(found.st_mode):  # checked before opening: to open a FIFO can wait for ever
+        raise CorpusError(f"{str(path)!r} is not a regular file (a directory, device, pipe or socket); give a text file")
+    first = 3 if next(_read(path, 0, 3, 3), b"") == codecs.BOM_UTF8 else 0
+    if found.st_size == first:
+        raise CorpusError(f"{str(path)!r} is empty: there is no text to read")
+    return first, found.st_size
+
+
+def _read(path: Path, first: int, stop: int, step: int) -> Iterator[bytes]:
+    """The bytes from first to stop in blocks of `step`. Errors: CorpusError."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(first)
+            while first < stop and (block := file.read(min(step, stop - first))):
+                first += len(block)
+                yield block
+    except OSError as exc:
+        raise CorpusError(f"cannot read {str(path)!r}: {_cause(exc)}") from exc
+
+
+def _decode(path: Path, first: int, stop: int) -> Iterator[str]:
+    """The characters of the bytes from first to stop, a chunk at a time. Errors: CorpusError with the offset of the first bad byte."""
+    data = b""  # subtle: starts with what the previous chunk left of a character, so error positions count from `first`
+    try:
+        for block in _read(path, first, stop, _CHUNK):
+            data += block
+            text, used = codecs.utf_8_decode(data, "strict", False)
+            data, first = data[used:], first + used
+            yield text
+        codecs.utf_8_decode(data, "strict", True)  # a character cut off by the end
+    except UnicodeDecodeError as exc:
+        where = f"byte {exc.object[exc.start]:#04x} at byte offset {first + exc.start}"
+        raise CorpusError(f"{str(path)!r} is not UTF-8: {where} ({exc.reason}); convert it first, for example with iconv") from exc
+
+
+def _split_bytes(path: Path, split: str, limit: int | None) -> tuple[int, int]:
+    """(first, stop) of a 90/5/5 split by character position; characters are counted by their first bytes, without decoding."""
+    first, stop = _content_bytes(path)
+    if split == "train" and limit is not None and limit <= (stop - first) // 4 * 90 // 100:
+        return first, stop  # within train whatever the characters are (4 bytes at most each), so there is nothing to count
+    counts = np.array([np.count_nonzero(_starts(block)) for block in _read(path, first, stop, _CHUNK)])
+    ends = np.cumsum(counts)
+
+    def offset(char: int) -> int:
+        i = int(np.searchsorted(ends, char, side="right"))  # the block that holds this character's first byte
+        if i == len(ends):
+            return stop
+        block_first = first + i * _CHUNK
+        positions = np.flatnonzero(_starts(next(_read(path, block_first, stop, _CHUNK))))
+        return block_first + int(positions[char - (ends[i] - counts[i])])
+
+    a, b = _cuts(int(ends[-1]))[split]  # subtle: every byte, valid or not, falls into exactly one split
+    return (first if split == "train" else offset(a)), (stop if split == "test" else offset(b))
+
+
+def _starts(block: bytes) -> np.ndarray:
+    return np.frombuffer(block, np.int8) > -65  # bool: not a continuation byte, 0x80..0xBF
+
+
+def _detect_layout(head: bytes) -> str:
+    spaced, doubled = head.startswith(b" \n") + head.count(b"\n \n"), head.count(b"\n\n")
+    if spaced > doubled:  # a stray empty line is possible in either kind of text
+        return "release"
+    return "contest" if doubled and not spaced else "plain"
+
+
+def _release_to_contest(pieces: Iterable[str]) -> Iterator[str]:
+    """The contest's layout of a release text that comes in pieces, cut anywhere."""
+    tail, joint = [], ""  # pieces of a row that has not ended yet; what stands before the next row
+
+    def joined(rows: list[str]) -> str:
+        return joint + "\n".join(row + "\n" if row.strip() else "" for row in rows)  # blank as the hub's own script sees it
+
+    for piece in pieces:
+        head, newline, rest = piece.rpartition("\n")
+        if newline:
+            yield joined(("".join(tail) + head).split("\n"))
+            tail, joint = [], "\n"
+        tail.append(rest)
+    if last := "".join(tail):
+        yield joined([last])
+
+
+def _sample_text() -> str:
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as exc:
+        raise CorpusError(f"this Python carries no pydoc_data.topics, so there is no sample ({_cause(exc)}); give --data FILE") from exc
+    return "\n".join(topics[key] for key in sorted(topics))
+
+
+def _hub_pieces(split: str) -> Iterator[str]:
+    """The split's rows, joined; 65,536 rows at a time. Errors: HubUnavailable for whatever goes wrong, with its cause in short."""
+    cause = ""
+    try:
+        cause = _hub_settings()
+        import datasets
+
+        column = datasets.load_dataset(*HUB_DATASET)[_HUB_SPLITS[split]]["text"]
+        for first in range(0, len(column), _HUB_ROWS):
+            yield ("\n" if first else "") + "\n".join(column[first : first + _HUB_ROWS])
+    except MemoryError:
+        raise
+    except Exception as exc:  # subtle: ConnectionError, FileNotFoundError, ValueError, httpx and requests errors: it varies with versions
+        raise HubUnavailable(f"WikiText-103 cannot be had from the hub ({cause}{_cause(exc)}); use --data DIR or --data sample") from exc
+
+
+def _hub_settings() -> str:
+    """Short time-outs by default, and offline mode where the hub does not answer; what to tell the user then, or "".
+
+    Offline mode finds a cached copy too, and spares 23 s of retries (datasets 5.2), or minutes where packets are dropped.
+    """
+    if "datasets" in sys.modules or "huggingface_hub" in sys.modules or find_spec("datasets") is None:
+        return ""  # the environment is read at their first import only
+    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "10")
+    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
+    if getproxies() or "HF_HUB_OFFLINE" in os.environ or "HF_DATASETS_OFFLINE" in os.environ:
+        return ""
+    hub = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    try:
+        socket.create_connection((hub.hostname, hub.port or (80 if hub.scheme == "http" else 443)), timeout=5).close()
+    except OSError:
+        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+        return "no connection, and no copy in the cache: "
+    return ""
+
+
+def _cause(exc: BaseException) -> str:
+    words = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
+    return textwrap.shorten(f"{type(exc).__name__}: {words}", 200, placeholder=" …")

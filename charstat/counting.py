@@ -1,0 +1,156 @@
+"""Building a model: text -> symbols -> count tables, through a backend, measured phase by phase.
+
+A backend is an object with `name`, `device`, `synchronize()` and `count(symbols, border, contexts, info, phase)`, which yields
+the vocabulary and a CountTable for every context, in any order (cpu/backend.py, gpu/backend.py). All backends yield the same arrays,
+bit for bit. Nothing here learns: counting is all the training there is.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from charstat.alphabet import Alphabet
+from charstat.corpus import text_fingerprint
+from charstat.energy import EnergyMeter
+from charstat.errors import BackendUnavailable, CorpusError
+from charstat.model import Model, ModelWriter, model_symbol_info
+from charstat.ngram.contexts import DEFAULT_ORDER, Context, select_contexts
+from charstat.ngram.table import CountTable
+from charstat.ngram.words import SymbolInfo, Vocabulary
+from charstat.storage import DirectoryColumns, MemoryColumns
+
+BACKENDS = ("auto", "cpu", "gpu")
+DEFAULT_MEMORY_SHARE = 0.6  # of the memory that is free when the build starts
+
+
+class Backend(Protocol):
+    name: str
+
+    @property
+    def device(self) -> str: ...
+
+    def synchronize(self) -> None: ...
+
+    def count(
+        self, symbols: np.ndarray, border: int, contexts: tuple[Context, ...], info: SymbolInfo, phase: Callable
+    ) -> Iterator[CountTable | Vocabulary]: ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress callback is told: `done` of `total` steps, and the phase that is running."""
+
+    phase: str
+    done: int
+    total: int
+
+
+def free_memory_bytes() -> int | None:
+    """Memory that new work can have without swapping (Linux: MemAvailable); None where that is not known."""
+    try:
+        with open("/proc/meminfo") as f:
+            for line in f:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def choose_backend(backend: str = "auto", threads: int | None = None, memory_bytes: int | None = None) -> tuple[Backend, str]:
+    """The backend of that name and why it was chosen. BackendUnavailable if it cannot run here."""
+    if backend not in BACKENDS:
+        raise BackendUnavailable(f"no backend is named {backend!r}: there are {', '.join(BACKENDS)}")
+    if backend == "gpu":
+        raise BackendUnavailable("this version of charstat counts on the CPU only: use --backend cpu")
+    from charstat.cpu.backend import CPUBackend
+
+    threads = threads or os.cpu_count() or 1
+    if memory_bytes is None:
+        free = free_memory_bytes()
+        memory_bytes = None if free is None else int(DEFAULT_MEMORY_SHARE * free)
+    # Beside the key buffer there are the symbols, and the run-lengths of a table: at most as large as the buffer, twice.
+    budget = None if memory_bytes is None else max(1 << 20, memory_bytes // 3)
+    why = "asked for" if backend == "cpu" else "the only backend of this version"
+    return CPUBackend(threads, budget), why
+
+
+def build_model(
+    text: str,
+    *,
+    order: int = DEFAULT_ORDER,
+    contexts: str = "default",
+    history: str = "",
+    alphabet: Alphabet | None = None,
+    backend: str = "auto",
+    threads: int | None = None,
+    memory_bytes: int | None = None,
+    out: str | os.PathLike | None = None,
+    data: dict | None = None,
+    meter: EnergyMeter | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Model:
+    """Count a text and return the model; with `out`, written there as a model directory and memory-mapped.
+
+    order, contexts: see ngram.contexts.select_contexts. history: text before `text`, context only (for shards). alphabet: taken
+    from the text where not given. memory_bytes: the budget for counting buffers. data: a description for the manifest. meter:
+    a fresh EnergyMeter; build_model enters it around the counting. CorpusError if the text is empty.
+    """
+    chosen = select_contexts(contexts, order)
+    engine, why = choose_backend(backend, threads, memory_bytes)
+    if not text:
+        raise CorpusError("the training text is empty: there is nothing to count")
+    meter = meter or EnergyMeter(synchronize=engine.synchronize)
+    started = time.perf_counter()
+    columns = MemoryColumns() if out is None else DirectoryColumns(out)
+    try:
+        writer = ModelWriter(columns)
+        steps = len(chosen) + 2
+        done = 0
+
+        def tell(phase: str) -> None:
+            if progress:
+                progress(Progress(phase, done, steps))
+
+        @contextmanager
+        def phase(name: str) -> Iterator[None]:
+            tell(name)
+            with meter.phase(name):
+                yield
+
+        with meter:
+            with phase("encode"):
+                alphabet = alphabet or Alphabet.from_text(text)
+                symbols = alphabet.encode(history + text if history else text)
+            done += 1
+            info = model_symbol_info(alphabet)
+            for part in engine.count(symbols, len(history), chosen, info, phase):
+                done += isinstance(part, CountTable)
+                tell(part.context.name if isinstance(part, CountTable) else "words")
+                writer.add(part)
+        tell("finish")
+        energy = meter.report()
+        build = {
+            "backend": engine.name,
+            "device": engine.device,
+            "reason": why,
+            "seconds": time.perf_counter() - started,
+            "phases": energy.phases,
+            "energy": energy.to_dict(),
+        }
+        about = {"order": order, "preset": contexts, "text": text_fingerprint(text), "data": data, "build": build}
+        about["text"]["history_chars"] = len(history)
+        model = writer.finish(alphabet, chosen, about)
+        done = steps
+        tell("finish")
+        return model
+    finally:
+        if isinstance(columns, DirectoryColumns):
+            columns.discard()

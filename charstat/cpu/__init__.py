@@ -1,0 +1,1 @@
+"""The CPU counting backend: numba kernels and threads."""

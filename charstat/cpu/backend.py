@@ -1,0 +1,108 @@
+"""The CPU backend of counting.py: symbols in, tables out, one context at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numba import njit
+
+from charstat.cpu.orders import exact_tables
+from charstat.cpu.sorting import run_lengths, sorted_keys
+from charstat.cpu.words import Tokens, tokenize, word_keys
+from charstat.ngram.contexts import EXACT_ORDER, MAX_ORDER, Context
+from charstat.ngram.hashing import CHARS, WORD_ID_BITS, char_identity, push_symbol
+from charstat.ngram.table import MAX_COUNT, CountTable, assemble
+from charstat.ngram.words import SymbolInfo, Vocabulary
+
+U7 = np.uint64(7)
+
+
+@njit(cache=True, nogil=True)
+def _fill_char_keys(symbols, classes, kind, param, reach, lo, hi, out):
+    """identity << 7 | symbol at the positions lo..hi that have `reach` symbols before them."""
+    history = np.zeros(5, np.uint64)
+    for i in range(max(0, lo - MAX_ORDER), lo):
+        push_symbol(history, symbols[i], classes[symbols[i]])
+    m = 0
+    for i in range(lo, hi):
+        symbol = symbols[i]
+        if i >= reach:
+            out[m] = (char_identity(kind, param, history) << U7) | np.uint64(symbol)
+            m += 1
+        push_symbol(history, symbol, classes[symbol])
+    return m
+
+
+class CPUBackend:
+    """Counts with numba kernels on `threads` threads; key buffers stay within budget_bytes where that is given."""
+
+    name = "cpu"
+
+    def __init__(self, threads: int, budget_bytes: int | None = None):
+        self.threads = threads
+        self.budget_bytes = budget_bytes
+
+    @property
+    def device(self) -> str:
+        return f"{self.threads} CPU thread{'s' if self.threads > 1 else ''}"
+
+    def synchronize(self) -> None:
+        """Nothing is left running between calls."""
+
+    def count(
+        self, symbols: np.ndarray, border: int, contexts: tuple[Context, ...], info: SymbolInfo, phase: Callable
+    ) -> Iterator[CountTable | Vocabulary]:
+        """Yield the vocabulary (where there are word contexts) and the table of every context, in any order.
+
+        symbols: uint8 [n]; the first `border` are history, context only. phase(name) is a context manager that measures.
+        """
+        exact = [c for c in contexts if c.kind == CHARS and c.param <= EXACT_ORDER]
+        hashed = [c for c in contexts if not c.is_words and c not in exact]
+        words = [c for c in contexts if c.is_words]
+        if exact:
+            with phase("orders"):
+                yield from exact_tables(symbols, border, exact, self.threads, self.budget_bytes)
+        for context in hashed:
+            with phase("hashed"):
+                yield self._char_table(symbols, border, context, info)
+        if words:
+            with phase("words"):
+                tokens = tokenize(symbols, border, info)
+                yield tokens.vocabulary
+                for context in words:
+                    yield self._word_table(tokens, context)
+
+    def _char_table(self, symbols: np.ndarray, border: int, context: Context, info: SymbolInfo) -> CountTable:
+        def fill(lo: int, hi: int, out: np.ndarray) -> int:
+            return _fill_char_keys(symbols, info.classes, context.kind, context.param, context.reach, border + lo, border + hi, out)
+
+        runs = [
+            run_lengths(keys, 7, False, MAX_COUNT, self.threads)
+            for keys in sorted_keys(fill, symbols.size - border, 64, self.threads, self.budget_bytes)
+        ]
+        return assemble(context, *join_runs(runs)[:3])
+
+    def _word_table(self, tokens: Tokens, context: Context) -> CountTable:
+        fill, n = word_keys(tokens, context.param)
+        runs = [
+            run_lengths(keys, WORD_ID_BITS, True, 0, self.threads)
+            for keys in sorted_keys(fill, n, 64, self.threads, self.budget_bytes)
+        ]
+        return assemble(context, *join_runs(runs))
+
+
+def join_runs(runs: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """The run-lengths of consecutive groups of keys as one. No context lies in two groups."""
+    if len(runs) == 1:
+        return runs[0]
+    row_at = np.cumsum([0] + [r[2].size for r in runs])
+    key_at = np.cumsum([0] + [int(r[3][-1]) if r[3].size else 0 for r in runs])
+    starts = [r[1][:-1] + np.uint32(at) for r, at in zip(runs, row_at[:-1], strict=True)]
+    sums = [r[3][:-1] + np.uint32(at) for r, at in zip(runs, key_at[:-1], strict=True)]
+    return (
+        np.concatenate([r[0] for r in runs]),
+        np.concatenate([*starts, np.array([row_at[-1]], np.uint32)]),
+        np.concatenate([r[2] for r in runs]),
+        np.concatenate([*sums, np.array([key_at[-1]], np.uint32)]),
+    )

@@ -1,0 +1,200 @@
+"""Word counting on the CPU: tokens, vocabulary, and the keys of word contexts. What a word is: ngram/words.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from charstat.errors import ResourceError
+from charstat.ngram.hashing import N_FEATURES, WORD_ID_BITS, word_hash, word_identity
+from charstat.ngram.words import (
+    FIRST_KIND,
+    HASH,
+    LAST_THREE,
+    LENGTH,
+    LOWER_HASH,
+    MAX_WORD,
+    PACK,
+    PACKS,
+    WORD_STATE,
+    SymbolInfo,
+    Vocabulary,
+    build_trie,
+    extend_word,
+    hash_step,
+    push_word,
+    word_shape,
+)
+
+SNAPSHOT_TOKENS = 1 << 18  # the features are saved this often, so that threads can start in the middle
+U24 = np.uint64(WORD_ID_BITS)
+
+
+class Tokens(NamedTuple):
+    """The counted text as words. Tokens before `first` belong to the history: context only."""
+
+    vocabulary: Vocabulary
+    ids: np.ndarray  # uint32 [tokens]
+    first: int
+    attributes: np.ndarray  # uint64 [words, WORD_STATE]: the word state of each vocabulary word at its separator
+    snapshots: np.ndarray  # uint64 [tokens // SNAPSHOT_TOKENS + 1, N_FEATURES]: the features before these tokens
+
+
+def tokenize(symbols: np.ndarray, border: int, info: SymbolInfo) -> Tokens:
+    """The tokens of a text whose first `border` symbols are history. ResourceError above 2**24 distinct words."""
+    n = int(_count_tokens(symbols, info.separator))
+    starts = np.empty(n + 1, np.int64)
+    _token_starts(symbols, info.separator, starts)
+    ids = np.empty(n, np.uint32)
+    capacity = 1 << 16
+    samples = np.empty(0, np.int64)
+    slots, owners = np.zeros(capacity, np.uint64), np.zeros(capacity, np.uint32)
+    done = 0
+    while True:
+        done, distinct, samples = _grow_vocabulary(symbols, starts, done, slots, owners, samples, ids)
+        if done == n:
+            break
+        if distinct >= 1 << WORD_ID_BITS:
+            raise ResourceError("more than 16,777,216 distinct words: build without word contexts (--contexts chars)")
+        slots, owners = np.zeros(4 * slots.size, np.uint64), np.zeros(4 * slots.size, np.uint32)
+        _rehash(symbols, starts, samples, slots, owners)
+    packed, lengths = np.zeros((samples.size, PACKS), np.uint64), np.zeros(samples.size, np.uint8)
+    attributes = np.zeros((samples.size, WORD_STATE), np.uint64)
+    _describe(symbols, starts, samples, info, packed, lengths, attributes)
+    order = np.lexsort(packed.T[::-1])
+    rank = np.empty(samples.size, np.uint32)
+    rank[order] = np.arange(samples.size, dtype=np.uint32)
+    _relabel(ids, rank)
+    attributes = attributes[order]
+    snapshots = np.zeros((n // SNAPSHOT_TOKENS + 1, N_FEATURES), np.uint64)
+    _snapshot(ids, attributes, snapshots)
+    # A token belongs to the text that holds its separator, its last symbol.
+    first = int(np.searchsorted(starts[1:], border, "right"))
+    return Tokens(build_trie(packed[order], lengths[order]), ids, first, attributes, snapshots)
+
+
+@njit(cache=True, nogil=True)
+def _count_tokens(symbols, separator):
+    n = 0
+    for i in range(symbols.shape[0]):
+        n += np.int64(separator[symbols[i]])
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _token_starts(symbols, separator, starts):
+    starts[0] = 0
+    t = 1
+    for i in range(symbols.shape[0]):
+        if separator[symbols[i]]:
+            starts[t] = i + 1
+            t += 1
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _token_hash(symbols, start, end):
+    h = np.uint64(0)
+    for i in range(start, min(end, start + MAX_WORD)):
+        h = hash_step(h, symbols[i])
+    return h
+
+
+@njit(cache=True, nogil=True)
+def _grow_vocabulary(symbols, starts, done, slots, owners, samples, ids):
+    """Number the tokens from `done` on by first occurrence, until the end or until the hash table is half full.
+
+    slots: the token's hash, owners: its number + 1; samples: the token that first had each number. Tokens are told apart by
+    their 64-bit hash: two of a million words share one with probability 3e-8.
+    """
+    mask = slots.shape[0] - 1
+    room = np.empty(slots.shape[0] // 2, np.int64)
+    distinct = samples.shape[0]
+    room[:distinct] = samples
+    n = ids.shape[0]
+    while done < n:
+        h = _token_hash(symbols, starts[done], starts[done + 1])
+        p = np.int64(h >> np.uint64(20)) & mask
+        while owners[p] != 0 and slots[p] != h:
+            p = (p + 1) & mask
+        if owners[p] == 0:
+            if distinct == room.shape[0]:
+                break
+            room[distinct] = done
+            distinct += 1
+            slots[p] = h
+            owners[p] = np.uint32(distinct)
+        ids[done] = owners[p] - np.uint32(1)
+        done += 1
+    return done, distinct, room[:distinct].copy()
+
+
+@njit(cache=True, nogil=True)
+def _rehash(symbols, starts, samples, slots, owners):
+    mask = slots.shape[0] - 1
+    for w in range(samples.shape[0]):
+        h = _token_hash(symbols, starts[samples[w]], starts[samples[w] + 1])
+        p = np.int64(h >> np.uint64(20)) & mask
+        while owners[p] != 0:
+            p = (p + 1) & mask
+        slots[p] = h
+        owners[p] = np.uint32(w + 1)
+
+
+@njit(cache=True, nogil=True)
+def _describe(symbols, starts, samples, info, packed, lengths, attributes):
+    for w in range(samples.shape[0]):
+        start, end = starts[samples[w]], starts[samples[w] + 1]
+        for i in range(start, min(end, start + MAX_WORD)):
+            d = i - start
+            packed[w, d // PACK] |= np.uint64(symbols[i]) << np.uint64(7 * (PACK - 1 - d % PACK))
+        lengths[w] = np.uint8(min(end - start, MAX_WORD))
+        for i in range(start, min(end - 1, start + MAX_WORD)):
+            extend_word(attributes[w], symbols[i], info)
+        attributes[w, LENGTH] = np.uint64(min(end - 1 - start, MAX_WORD))
+
+
+@njit(cache=True, nogil=True)
+def _relabel(ids, rank):
+    for t in range(ids.shape[0]):
+        ids[t] = rank[ids[t]]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _push_token(features, a):
+    if a[LENGTH] > np.uint64(0):
+        shape = word_shape(a[LENGTH], a[FIRST_KIND], a[LAST_THREE])
+        push_word(features, a[HASH], a[LOWER_HASH], shape, a[FIRST_KIND], a[LAST_THREE])
+
+
+@njit(cache=True, nogil=True)
+def _snapshot(ids, attributes, snapshots):
+    features = np.zeros(N_FEATURES, np.uint64)
+    for t in range(ids.shape[0]):
+        if t % SNAPSHOT_TOKENS == 0:
+            snapshots[t // SNAPSHOT_TOKENS] = features
+        _push_token(features, attributes[ids[t]])
+
+
+@njit(cache=True, nogil=True)
+def _fill_word_keys(ids, attributes, snapshots, mask, lo, hi, out):
+    block = lo // SNAPSHOT_TOKENS
+    features = snapshots[block].copy()
+    for t in range(block * SNAPSHOT_TOKENS, lo):
+        _push_token(features, attributes[ids[t]])
+    for t in range(lo, hi):
+        out[t - lo] = (word_identity(word_hash(mask, features)) << U24) | np.uint64(ids[t])
+        _push_token(features, attributes[ids[t]])
+    return hi - lo
+
+
+def word_keys(tokens: Tokens, mask: int) -> tuple[Callable[[int, int, np.ndarray], int], int]:
+    """(fill, n) for sorting.sorted_keys: identity << 24 | word id of the n counted tokens, for the word features in mask."""
+    first, n = tokens.first, tokens.ids.size - tokens.first
+
+    def fill(lo: int, hi: int, out: np.ndarray) -> int:
+        return _fill_word_keys(tokens.ids, tokens.attributes, tokens.snapshots, mask, first + lo, first + hi, out)
+
+    return fill, n

@@ -1,0 +1,1 @@
+"""The mixing layer: evidence of every source, turned into learned logits, mixed by online logistic regression."""

@@ -1,0 +1,214 @@
+"""A built model: an alphabet, count tables, and a report of the build; saved, loaded, merged, and opened as a stream.
+
+    model = build_model(text, order=8)         counting.py
+    model.save("models/wiki"); model = Model.load("models/wiki")
+    stream = model.stream()                    a CharModel: reset, predict, observe
+
+Building and merging happen in memory or straight into a directory (storage.py); a loaded model is memory-mapped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from charstat import __version__
+from charstat.alphabet import Alphabet
+from charstat.errors import FormatError, MergeError
+from charstat.ngram.contexts import Context, class_map, parse_context
+from charstat.ngram.table import CountTable, merge_tables
+from charstat.ngram.words import Vocabulary, build_trie, symbol_info, vocabulary_words
+from charstat.storage import DirectoryColumns, MemoryColumns, open_columns, read_manifest
+
+if TYPE_CHECKING:
+    from charstat.mixers.mixture import Mixture
+
+Columns = MemoryColumns | DirectoryColumns
+
+
+class ModelWriter:
+    """Collects the tables of a model as they are counted, in any order."""
+
+    def __init__(self, columns: Columns):
+        self.columns = columns
+        self._tables: dict[str, dict] = {}
+        self._words = 0
+
+    def add(self, part: CountTable | Vocabulary) -> None:
+        if isinstance(part, Vocabulary):
+            self._words = part.size
+            for name, values in (("first_child", part.first_child), ("trie_symbol", part.symbol), ("first_id", part.first_id)):
+                self.columns.append(name, values)
+            return
+        self._tables[part.context.name] = {
+            "bits": part.bits,
+            "start_bits": part.start_bits,
+            "contexts": part.n_contexts,
+            "rows": part.n_rows,
+            "bucket_at": self.columns.append("buckets", part.buckets),
+            "record_at": self.columns.append("records", part.records),
+            "row_at": self.columns.append("rows", part.rows),
+            "sum_at": 0 if part.sums is None else self.columns.append("sums", part.sums),
+        }
+
+    def finish(self, alphabet: Alphabet, contexts: Iterable[Context], info: dict) -> Model:
+        """The model. info goes into the manifest: text, data, order, build. A directory is put in place."""
+        manifest = {
+            "charstat_version": __version__,
+            "alphabet": alphabet.to_dict(),
+            "tables": {c.name: self._tables[c.name] for c in contexts},
+            "words": self._words,
+            **info,
+        }
+        if isinstance(self.columns, DirectoryColumns):
+            self.columns.commit(manifest)
+            return Model.load(self.columns.path, verify=False)
+        return Model(manifest, self.columns.finish())
+
+
+@dataclass(frozen=True)
+class Model:
+    """A built model. manifest: as in manifest.json; columns: the concatenated arrays of all tables."""
+
+    manifest: dict = field(repr=False)
+    columns: dict[str, np.ndarray] = field(repr=False)
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            alphabet = Alphabet.from_dict(self.manifest["alphabet"])
+            tables = {name: self._table(parse_context(name), entry) for name, entry in self.manifest["tables"].items()}
+            c, words = self.columns, int(self.manifest["words"])
+            vocabulary = Vocabulary(c["first_child"], c["trie_symbol"], c["first_id"], words)
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
+            raise FormatError(f"the manifest of {self.path or 'the model'} is damaged: {type(e).__name__}: {e}") from e
+        for name, value in (("alphabet", alphabet), ("tables", tables), ("vocabulary", vocabulary)):
+            object.__setattr__(self, name, value)
+
+    alphabet: Alphabet = field(init=False)
+    tables: dict[str, CountTable] = field(init=False, repr=False)
+    vocabulary: Vocabulary = field(init=False, repr=False)
+
+    def _table(self, context: Context, entry: dict) -> CountTable:
+        c, n, m, bits = self.columns, entry["contexts"], entry["rows"], entry["bits"]
+
+        def part(column: str, at: int, size: int) -> np.ndarray:
+            if at < 0 or at + size > c[column].size:
+                raise ValueError(f"the table {context.name} reaches beyond {column}.npy")
+            return c[column][at : at + size]
+
+        return CountTable(
+            context,
+            bits,
+            entry["start_bits"],
+            part("buckets", entry["bucket_at"], (1 << bits) + 1),
+            part("records", entry["record_at"], n + 1),
+            part("rows", entry["row_at"], m),
+            part("sums", entry["sum_at"], m + 1) if context.is_words else None,
+        )
+
+    @property
+    def contexts(self) -> tuple[Context, ...]:
+        """The model's contexts, in the order of its tables."""
+        return tuple(t.context for t in self.tables.values())
+
+    @property
+    def n_rows(self) -> int:
+        return sum(t.n_rows for t in self.tables.values())
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(a.nbytes for a in self.columns.values())
+
+    @property
+    def order(self) -> int:
+        """The highest character order."""
+        return int(self.manifest["order"])
+
+    def stream(self, **options) -> Mixture:
+        """A new CharModel on this model; options are those of mixers.mixture.Mixture."""
+        from charstat.mixers.mixture import Mixture
+
+        return Mixture(self, **options)
+
+    def save(self, path: str | os.PathLike) -> Model:
+        """Write the model as a directory and return it, loaded from there. ResourceError, FormatError: see storage.py."""
+        columns = DirectoryColumns(path)
+        try:
+            writer = ModelWriter(columns)
+            if self.vocabulary.size:
+                writer.add(self.vocabulary)
+            for table in self.tables.values():
+                writer.add(table)
+            keep = {k: v for k, v in self.manifest.items() if k in ("text", "data", "order", "preset", "build")}
+            return writer.finish(self.alphabet, self.contexts, keep)
+        finally:
+            columns.discard()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, verify: bool = True) -> Model:
+        """Memory-map a model directory. verify: also compare the arrays' checksums. FormatError says what is wrong."""
+        manifest = read_manifest(path)
+        return cls(manifest, open_columns(path, manifest, verify), str(path))
+
+    @classmethod
+    def merge(cls, a: Model, b: Model, out: str | os.PathLike | None = None) -> Model:
+        """The model whose counts are the sums of both: of two shards of a text, exactly the model of the whole text.
+
+        Both must have one alphabet and the same contexts (build shards with alphabet=). At the border: a shard built with
+        history= (the text before it) counts the n-grams and words that straddle its start, and nothing twice; built without,
+        those few are missing from the sum. MergeError if the models do not fit.
+        """
+        if a.alphabet.to_dict() != b.alphabet.to_dict():
+            raise MergeError("the models have different alphabets: build the shards with one alphabet (build_model(..., alphabet=...))")
+        if set(a.tables) != set(b.tables):
+            raise MergeError(f"the models have different contexts: {', '.join(sorted(set(a.tables) ^ set(b.tables)))}")
+        columns = MemoryColumns() if out is None else DirectoryColumns(out)
+        try:
+            writer = ModelWriter(columns)
+            vocabulary, new_ids = merge_vocabularies(a.vocabulary, b.vocabulary)
+            if vocabulary.size:
+                writer.add(vocabulary)
+            for name, table in a.tables.items():
+                pair = [table, b.tables[name]]
+                if table.context.is_words:
+                    pair = [CountTable(t.context, t.bits, t.start_bits, t.buckets, t.records, ids[t.rows], t.sums) for t, ids in zip(pair, new_ids, strict=True)]
+                writer.add(merge_tables(*pair))
+            texts = [m.manifest.get("text") or {} for m in (a, b)]
+            info = {
+                "order": max(a.order, b.order),
+                "text": {"chars": sum(t.get("chars", 0) for t in texts), "parts": texts},
+                "data": a.manifest.get("data"),
+                "build": {"merged": [m.manifest.get("build") for m in (a, b)]},
+            }
+            return writer.finish(a.alphabet, a.contexts, info)
+        finally:
+            if isinstance(columns, DirectoryColumns):
+                columns.discard()
+
+
+def merge_vocabularies(a: Vocabulary, b: Vocabulary) -> tuple[Vocabulary, list[np.ndarray]]:
+    """The vocabulary of all words of both, and for each of the two the new ids of its words (rising with the old ones)."""
+    if not a.size and not b.size:
+        return a, [np.empty(0, np.uint32)] * 2
+    (packed_a, lengths_a), (packed_b, lengths_b) = vocabulary_words(a), vocabulary_words(b)
+    packed, lengths = np.concatenate([packed_a, packed_b]), np.concatenate([lengths_a, lengths_b])
+    order = np.lexsort(packed.T[::-1])
+    ordered = packed[order]
+    new = np.ones(order.size, bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    ids = np.empty(order.size, np.uint32)
+    ids[order] = (np.cumsum(new) - 1).astype(np.uint32)
+    return build_trie(ordered[new], lengths[order][new]), [ids[: a.size], ids[a.size :]]
+
+
+def model_symbol_info(alphabet: Alphabet):
+    """The word kernels' view of an alphabet."""
+    return symbol_info(alphabet, class_map(alphabet))
+
+

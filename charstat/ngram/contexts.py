@@ -1,0 +1,154 @@
+"""The named table of contexts: which histories are counted, in which preset, and what they look at.
+
+    o0 .. o24     the last k characters; exact up to order 8, hashed above
+    c14           the classes of the last 14 characters (lower case, upper case, digit, any other character itself),
+                  with the last character
+    s1.3  s1.4    sparse: the characters at these distances, skipping those between
+    p             the prefix of the current word: the start of a run of characters other than space and newline
+    p.w1.w2 ...   the prefix and features of the words before it; w1 is the previous word (see WORD_FIELDS)
+
+This file names contexts and parses names; the keys are made in hashing.py, the word features in words.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from charstat.alphabet import Alphabet
+from charstat.errors import ContextError
+from charstat.ngram.hashing import CHARS, CLASSES_OF, SPARSE, WORD_FEATURES, WORDS
+from charstat.tree import DIGIT, LOWER, SYMBOLS, UPPER, character_class
+
+MAX_ORDER = 24
+EXACT_ORDER = 8
+DEFAULT_ORDER = 8
+ORDER_STEPS = (0, 1, 2, 3, 4, 5, 6, 8, 11, 14, 18, 24)  # the orders of the presets, up to --order; --order itself always
+
+WORD_FIELDS = {
+    "w1": "the previous word",
+    "w2": "the word before w1",
+    "w3": "the word before w2",
+    "w4": "the word before w3",
+    "shapes": "first-letter class and length of the last four words",
+    "number": "the last word that starts with a digit",
+    "capital": "the last word that starts with a capital",
+    "lower1": "w1 in lower case",
+    "lower2": "w2 in lower case",
+    "suffix": "the last three characters of w1",
+    "suffixes": "the last two characters of w1 and of w2",
+}
+assert tuple(WORD_FIELDS) == WORD_FEATURES
+
+WORD_CONTEXTS = ("p", "p.w1", "p.w1.w2", "p.w1.w2.w3", "p.w2", "p.w3", "p.w2.w3")
+FURTHER_CONTEXTS = ("c14", "s1.3", "s1.4", "p.w1.w4", "p.w3.w4", "p.shapes")
+WIDE_CONTEXTS = ("p.number", "p.capital", "p.lower1.lower2", "p.suffix", "p.suffixes", "p.w1.capital")
+
+PRESETS = {
+    "chars": (),
+    "words": WORD_CONTEXTS,
+    "default": WORD_CONTEXTS + FURTHER_CONTEXTS,
+    "wide": WORD_CONTEXTS + FURTHER_CONTEXTS + WIDE_CONTEXTS,
+}
+
+
+@dataclass(frozen=True)
+class Context:
+    """One context: kind is CHARS, CLASSES_OF, SPARSE or WORDS; param an order, or a mask of positions or word features."""
+
+    name: str
+    kind: int
+    param: int
+
+    @property
+    def is_words(self) -> bool:
+        return self.kind == WORDS
+
+    @property
+    def reach(self) -> int:
+        """How many characters must have been seen before the context exists (0 for word contexts)."""
+        if self.kind == SPARSE:
+            return self.param.bit_length()
+        return 0 if self.is_words else self.param
+
+    @property
+    def bits(self) -> str:
+        """Width of the identity and whether it is exact."""
+        if self.is_words:
+            return "40 hashed"
+        if (self.kind == CHARS and self.param <= EXACT_ORDER) or self.kind == SPARSE:
+            return f"{7 * (self.param if self.kind == CHARS else self.param.bit_count())} exact"
+        return "57 hashed"
+
+    @property
+    def fields(self) -> str:
+        """What the context looks at, in words."""
+        if self.kind == CHARS:
+            return f"the last {self.param} characters" if self.param else "nothing"
+        if self.kind == CLASSES_OF:
+            return f"the classes of the last {self.param} characters, the last character"
+        if self.kind == SPARSE:
+            return "the characters at distances " + ", ".join(str(j + 1) for j in range(8) if self.param >> j & 1)
+        names = [WORD_FIELDS[f] for j, f in enumerate(WORD_FEATURES) if self.param >> j & 1]
+        return ", ".join(["the prefix of the current word", *names])
+
+
+def parse_context(name: str) -> Context:
+    """The context of a name such as o6, c14, s1.3 or p.w1.w2. ContextError if there is none."""
+    kind, rest = name[:1], name[1:]
+    if kind == "o" and rest.isdecimal() and int(rest) <= MAX_ORDER:
+        return Context(f"o{int(rest)}", CHARS, int(rest))
+    if kind == "c" and rest.isdecimal() and 1 <= int(rest) <= 16:
+        return Context(f"c{int(rest)}", CLASSES_OF, int(rest))
+    if kind == "s" and rest:
+        positions = rest.split(".")
+        if all(p.isdecimal() and 1 <= int(p) <= 8 for p in positions) and len(set(positions)) == len(positions):
+            return Context(name, SPARSE, sum(1 << (int(p) - 1) for p in positions))
+    if kind == "p":
+        fields = name.split(".")[1:]
+        if (name == "p" or fields) and all(f in WORD_FEATURES for f in fields) and len(set(fields)) == len(fields):
+            return Context(name, WORDS, sum(1 << WORD_FEATURES.index(f) for f in fields))
+    raise ContextError(
+        f"no context is named {name!r}: presets are {', '.join(PRESETS)}; contexts are o0..o{MAX_ORDER}, c1..c16, s1.3 and other "
+        f"distances up to 8, p and p.FIELD... with the fields {', '.join(WORD_FEATURES)}"
+    )
+
+
+def check_order(order: int) -> int:
+    """The order, if it is one that can be built (1..24). ContextError otherwise."""
+    if not 1 <= order <= MAX_ORDER:
+        raise ContextError(f"order {order} is out of range: the highest character order is 1..{MAX_ORDER}")
+    return order
+
+
+def select_contexts(contexts: str = "default", order: int = DEFAULT_ORDER) -> tuple[Context, ...]:
+    """The contexts of a preset (with the character orders up to `order`), or of a comma-separated list of names.
+
+    A list may hold presets; where it names no character order, those up to `order` are added, because the word contexts are
+    silent at characters no word of the training text continues with. ContextError for unknown names and orders.
+    """
+    check_order(order)
+    names: list[str] = []
+    orders = [f"o{k}" for k in sorted({k for k in ORDER_STEPS if k < order} | {order})]
+    for name in (n.strip() for n in contexts.split(",")):
+        if not name:
+            raise ContextError(f"an empty name in the context list {contexts!r}")
+        names += [*orders, *PRESETS[name]] if name in PRESETS else [name]
+    chosen = [parse_context(n) for n in names]
+    if not any(c.kind == CHARS for c in chosen):
+        chosen = [parse_context(n) for n in orders] + chosen
+    unique = {(c.kind, c.param): c for c in chosen}
+    # Character orders first and rising: selectors ask for the longest order that was hit.
+    return tuple(sorted(unique.values(), key=lambda c: (c.kind != CHARS, c.is_words, c.param if c.kind == CHARS else 0)))
+
+
+def class_map(alphabet: Alphabet) -> np.ndarray:
+    """uint8 [128]: each symbol's class symbol: one letter or digit stands for all of its class, others for themselves."""
+    classes = np.arange(SYMBOLS, dtype=np.uint8)
+    first: dict[int, int] = {}
+    for symbol, char in enumerate(alphabet.chars):
+        kind = character_class(char)
+        if kind in (LOWER, UPPER, DIGIT):
+            classes[symbol] = first.setdefault(kind, symbol)
+    return classes

@@ -1,0 +1,740 @@
+"""charstat.energy: the meter with fake counters and a fake clock, the readers over a fake pynvml and a fake powercap tree."""
+
+import json
+import math
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from charstat import energy
+from charstat.energy import EnergyMeter, EnergyReader, EnergyReport, NvmlReader, RaplReader, format_energy
+from charstat.errors import FormatError, StateError, UserError
+
+
+class World:
+    """A clock and two counters, moved by hand: spend(2, gpu_j=300) is two seconds at 150 W."""
+
+    def __init__(self):
+        self.now_s = 1000.0
+        self.gpu_j = 5_000_000.0
+        self.cpu_j = 70.0
+
+    def clock(self):
+        return self.now_s
+
+    def spend(self, seconds, gpu_j=0.0, cpu_j=0.0):
+        self.now_s += seconds
+        self.gpu_j += gpu_j
+        self.cpu_j += cpu_j
+
+
+class FakeReader(EnergyReader):
+    def __init__(self, counter, read, *, unavailable=None, present=True, name="Fake GPU", resolution_s=0.0):
+        self.counter = counter
+        self.read_j = read
+        self.note = f"{counter} note"
+        self.resolution_s = resolution_s
+        self._found = (unavailable, present, name)
+
+    def find(self):
+        unavailable, self.device_present, self.name = self._found
+        return unavailable
+
+
+def make_meter(world, *, gpu=None, cpu=None, **options):
+    gpu = gpu or FakeReader("NVML", lambda: world.gpu_j, resolution_s=0.1)
+    cpu = cpu or FakeReader("RAPL", lambda: world.cpu_j, resolution_s=0.001)
+    return EnergyMeter(gpu, cpu, clock=world.clock, **options)
+
+
+def absent_gpu():
+    return FakeReader("NVML", None, unavailable="no NVIDIA driver", present=False, name=None)
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+# --- the formulas ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_all_values_by_hand(world):
+    with make_meter(world, idle_watts=60) as meter:
+        world.spend(2.0, gpu_j=300.0, cpu_j=90.0)
+    report = meter.report()
+    assert report.seconds == 2.0
+    assert report.gpu_name == "Fake GPU"
+    assert report.idle_watts == 60.0
+    assert report.gpu_gross_j == 300.0
+    assert report.gpu_net_j == 180.0  # 300 − 60 · 2
+    assert report.cpu_j == 90.0
+    assert report.contest_main_j == 200.0  # 300 − 50 · 2, whatever idle_watts says
+    assert report.contest_dev_j == 285.0  # 200 + 42.5 · 2, over 50 · 2
+    assert report.reasons == {}
+    assert report.warnings == []
+    assert report.notes == ["NVML note", "RAPL note"]
+
+
+@pytest.mark.parametrize(
+    ("gross_j", "seconds", "main_j", "dev_j"),
+    [
+        (60.0, 1.0, 10.0, 52.5),  # 10 + 42.5
+        (57.0, 1.0, 7.0, 50.0),  # 7 + 42.5 = 49.5, under the floor
+        (57.5, 1.0, 7.5, 50.0),  # exactly on it
+        (40.0, 1.0, 0.0, 50.0),  # under idle: clamped
+        (3000.0, 30.0, 1500.0, 2775.0),  # 1500 + 1275
+        (0.0, 0.0, 0.0, 0.0),
+    ],
+)
+def test_contest_formulas(world, gross_j, seconds, main_j, dev_j):
+    assert energy.contest_main_energy_j(gross_j, seconds) == main_j
+    assert energy.contest_dev_energy_j(gross_j, seconds) == dev_j
+    with make_meter(world) as meter:
+        world.spend(seconds, gpu_j=gross_j, cpu_j=1.0)
+    report = meter.report()
+    assert (report.contest_main_j, report.contest_dev_j) == (main_j, dev_j)
+    assert report.gpu_net_j == main_j  # idle_watts is 50 by default
+
+
+def test_constants():
+    assert energy.CONTEST_IDLE_GPU_W == 50.0
+    assert energy.CODECARBON_FALLBACK_CPU_W == 42.5
+
+
+@pytest.mark.parametrize("idle_watts", [-1.0, math.nan, math.inf])
+def test_idle_watts_must_make_sense(idle_watts):
+    with pytest.raises(UserError, match="idle_watts"):
+        EnergyMeter(idle_watts=idle_watts)
+
+
+# --- missing measurements ----------------------------------------------------------------------------------------------------------------
+
+
+def test_no_gpu_leaves_the_dev_floor(world):
+    with make_meter(world, gpu=absent_gpu()) as meter:
+        world.spend(3.0, cpu_j=600.0)
+    report = meter.report()
+    assert report.gpu_gross_j is report.gpu_net_j is report.contest_main_j is report.gpu_name is None
+    assert report.contest_dev_j == 150.0  # max(0 + 42.5 · 3, 50 · 3)
+    assert report.cpu_j == 600.0
+    assert report.reasons == dict.fromkeys(("gpu_gross_j", "gpu_net_j", "contest_main_j", "gpu_name"), "no NVIDIA driver")
+    assert any("no GPU" in note for note in report.notes)
+    assert "NVML note" not in report.notes
+    assert report.phases == [{"name": "other", "seconds": 3.0, "gpu_gross_j": None, "cpu_j": 600.0}]
+
+
+@pytest.mark.parametrize("present", [True, None])
+def test_unreadable_gpu_leaves_no_dev_value(world, present):
+    gpu = FakeReader("NVML", None, unavailable="Not Supported", present=present, name="Old GPU" if present else None)
+    with make_meter(world, gpu=gpu) as meter:
+        world.spend(3.0)
+    report = meter.report()
+    assert report.contest_dev_j is None
+    assert report.contest_main_j is None
+    assert report.reasons["contest_dev_j"] == "Not Supported"
+    assert report.gpu_name == ("Old GPU" if present else None)
+    assert ("gpu_name" in report.reasons) == (not present)
+
+
+def test_nothing_measurable_still_reports_seconds(world):
+    cpu = FakeReader("RAPL", None, unavailable="no RAPL", name=None)
+    with make_meter(world, gpu=absent_gpu(), cpu=cpu) as meter:
+        world.spend(0.01)
+    report = meter.report()
+    assert report.seconds == pytest.approx(0.01)
+    assert report.cpu_j is None
+    assert report.reasons["cpu_j"] == "no RAPL"
+    assert report.warnings == []  # a short window matters to counters only
+
+
+def test_reader_that_raises_in_find(world):
+    class Broken(FakeReader):
+        def find(self):
+            raise OSError("bus error")
+
+    with make_meter(world, gpu=Broken("NVML", None)) as meter:
+        world.spend(1.0)
+    assert meter.report().reasons["gpu_gross_j"] == "the NVML counter cannot be read: bus error"
+
+
+def test_counter_failing_inside_the_block(world):
+    def read():
+        if world.now_s > 1001:
+            raise OSError("GPU is lost")
+        return world.gpu_j
+
+    with make_meter(world, gpu=FakeReader("NVML", read)) as meter:
+        with meter.phase("good"):
+            world.spend(1.0, gpu_j=100.0, cpu_j=1.0)
+        with meter.phase("bad"):
+            world.spend(1.0, gpu_j=100.0, cpu_j=2.0)
+    report = meter.report()
+    assert report.gpu_gross_j is report.contest_dev_j is None
+    assert "failed inside the block: GPU is lost" in report.reasons["gpu_gross_j"]
+    assert report.gpu_name == "Fake GPU"
+    assert [phase["gpu_gross_j"] for phase in report.phases] == [100.0, None, None]
+    assert report.cpu_j == 3.0
+
+
+def test_counter_going_backwards(world):
+    with make_meter(world) as meter:
+        world.spend(1.0, gpu_j=-1.0, cpu_j=1.0)
+    report = meter.report()
+    assert report.gpu_gross_j is None
+    assert "backwards" in report.reasons["gpu_gross_j"]
+
+
+# --- warnings ----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_short_window(world):
+    with make_meter(world) as meter:
+        world.spend(0.043, gpu_j=1.0, cpu_j=1.0)
+    assert meter.report().warnings == ["window of 0.043 s is shorter than the 100 ms the NVML counter needs"]
+
+
+def test_short_phase(world):
+    with make_meter(world) as meter:
+        for seconds in (0.5, 0.0625):
+            with meter.phase("sort"):
+                world.spend(seconds, gpu_j=10.0, cpu_j=1.0)
+        with meter.phase("key"):
+            world.spend(0.5, gpu_j=10.0, cpu_j=1.0)
+    assert meter.report().warnings == ["phases shorter than the 100 ms the NVML counter needs: sort"]
+
+
+def test_frozen_counter(world):
+    with make_meter(world) as meter:
+        world.spend(1.0, gpu_j=100.0)
+    assert meter.report().warnings == ["the RAPL counter did not move in 1.000 s"]
+
+
+# --- phases ------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_phases_accumulate_and_add_up(world):
+    with make_meter(world) as meter:
+        world.spend(0.25, gpu_j=1.0, cpu_j=2.0)
+        for _ in range(2):
+            with meter.phase("read"):
+                world.spend(1.0, gpu_j=10.0, cpu_j=20.0)
+            with meter.phase("sort"):
+                world.spend(2.0, gpu_j=200.0, cpu_j=5.0)
+        world.spend(0.5, gpu_j=4.0, cpu_j=3.0)
+    report = meter.report()
+    assert report.phases == [
+        {"name": "read", "seconds": 2.0, "gpu_gross_j": 20.0, "cpu_j": 40.0},
+        {"name": "sort", "seconds": 4.0, "gpu_gross_j": 400.0, "cpu_j": 10.0},
+        {"name": "other", "seconds": 0.75, "gpu_gross_j": 5.0, "cpu_j": 5.0},
+    ]
+    for key, total in (("seconds", report.seconds), ("gpu_gross_j", report.gpu_gross_j), ("cpu_j", report.cpu_j)):
+        assert math.fsum(phase[key] for phase in report.phases) == total
+
+
+def test_phases_must_not_nest(world):
+    meter = make_meter(world)
+    with pytest.raises(StateError, match="'sort' starts inside phase 'read'"), meter, meter.phase("read"):
+        world.spend(1.0, gpu_j=60.0)
+        with meter.phase("sort"):
+            pytest.fail("the inner phase must not start")
+    assert meter.report().phases[0]["seconds"] == 1.0
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_phase_outside_the_block(world, used):
+    meter = make_meter(world)
+    if used:
+        with meter:
+            pass
+    with pytest.raises(StateError, match="outside"), meter.phase("read"):
+        pytest.fail("the phase must not start")
+
+
+def test_block_that_ends_inside_a_phase(world):
+    meter = make_meter(world)
+    phase = meter.phase("read")
+    with meter:
+        phase.__enter__()
+        world.spend(1.0, gpu_j=60.0, cpu_j=1.0)
+    before = meter.report().to_dict()
+    phase.__exit__(None, None, None)
+    assert before["phases"][0] == {"name": "read", "seconds": 1.0, "gpu_gross_j": 60.0, "cpu_j": 1.0}
+    assert meter.report().to_dict() == before
+
+
+# --- the life of a meter -----------------------------------------------------------------------------------------------------------------
+
+
+def test_entering_twice(world):
+    meter = make_meter(world)
+    with meter, pytest.raises(StateError, match="one block"):
+        meter.__enter__()
+    with pytest.raises(StateError, match="one block"):
+        meter.__enter__()
+
+
+def test_report_before_the_end(world):
+    meter = make_meter(world)
+    with pytest.raises(StateError, match="finished"):
+        meter.report()
+    with meter, pytest.raises(StateError, match="finished"):
+        meter.report()
+
+
+def test_exception_inside_the_block_closes_the_reading(world):
+    meter = make_meter(world)
+    with pytest.raises(ZeroDivisionError), meter:
+        with meter.phase("read"):
+            world.spend(1.0, gpu_j=70.0, cpu_j=5.0)
+        with meter.phase("sort"):
+            world.spend(2.0, gpu_j=150.0, cpu_j=6.0)
+            raise ZeroDivisionError
+    report = meter.report()
+    assert (report.seconds, report.gpu_gross_j, report.cpu_j) == (3.0, 220.0, 11.0)
+    assert [phase["seconds"] for phase in report.phases] == [1.0, 2.0, 0.0]
+    assert report.warnings == ["the block ended with ZeroDivisionError: the numbers cover the time up to it"]
+
+
+def test_one_reader_serves_block_after_block(world):
+    gpu = FakeReader("NVML", lambda: world.gpu_j)
+    for joules in (100.0, 200.0):
+        world.spend(10.0, gpu_j=999.0)
+        with make_meter(world, gpu=gpu) as meter:
+            world.spend(1.0, gpu_j=joules, cpu_j=1.0)
+        assert meter.report().gpu_gross_j == joules
+
+
+def test_default_clock_is_real():
+    with EnergyMeter(absent_gpu(), FakeReader("RAPL", None, unavailable="no RAPL")) as meter:
+        sum(range(1000))
+    assert 0 < meter.report().seconds < 60
+
+
+# --- synchronize -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_synchronize_comes_before_every_reading(world):
+    queued = [(0.5, 30.0)]
+    calls = []
+
+    def synchronize():
+        calls.append(world.now_s)
+        while queued:
+            world.spend(*queued.pop())
+
+    with make_meter(world, synchronize=synchronize) as meter, meter.phase("sort"):
+        queued.append((2.0, 400.0))  # a kernel was launched, and the call came back at once
+    report = meter.report()
+    assert report.gpu_gross_j == 400.0  # the work queued before the block is not in it
+    assert report.phases[0]["seconds"] == 2.0
+    assert len(calls) == 4
+
+
+def test_synchronize_error_is_raised_after_the_reading(world):
+    def synchronize():
+        if world.now_s > 1000:
+            raise RuntimeError("illegal address")
+
+    meter = make_meter(world, synchronize=synchronize)
+    with pytest.raises(RuntimeError, match="illegal address"), meter:
+        world.spend(1.0, gpu_j=60.0)
+    assert meter.report().gpu_gross_j == 60.0
+
+
+def test_synchronize_error_does_not_hide_the_first(world):
+    def synchronize():
+        if world.now_s > 1000:
+            raise RuntimeError("illegal address")
+
+    meter = make_meter(world, synchronize=synchronize)
+    with pytest.raises(KeyError, match="mine"), meter, meter.phase("sort"):
+        world.spend(1.0, gpu_j=60.0)
+        raise KeyError("mine")
+    assert meter.report().phases[0]["gpu_gross_j"] == 60.0
+
+
+# --- reports -----------------------------------------------------------------------------------------------------------------------------
+
+
+def reports():
+    for gpu in (None, absent_gpu()):
+        world = World()
+        with make_meter(world, gpu=gpu) as meter, meter.phase("read"):
+            world.spend(0.05, gpu_j=7.25, cpu_j=0.5)
+        yield meter.report()
+
+
+@pytest.mark.parametrize("report", list(reports()), ids=["gpu", "no gpu"])
+def test_round_trip(report):
+    data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert EnergyReport.from_dict(data) == report
+    assert EnergyReport.from_dict(data | {"from_a_later_version": 1}) == report
+    data["phases"].clear()
+    assert report.phases
+    report.to_dict()["reasons"]["x"] = "a copy"
+    assert "x" not in report.reasons
+
+
+def test_report_is_frozen(world):
+    with make_meter(world) as meter:
+        pass
+    with pytest.raises(AttributeError):
+        meter.report().seconds = 1.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seconds": "1"},
+        {"seconds": None},
+        {"gpu_gross_j": "lots"},
+        {"reasons": None},
+        {"phases": [{"name": "read"}]},
+        {"phases": 3},
+        {"notes": None},
+    ],
+    ids=str,
+)
+def test_from_dict_refuses_what_is_no_report(change):
+    good = next(reports()).to_dict()
+    with pytest.raises(FormatError, match="no energy report"):
+        EnergyReport.from_dict(good | change)
+
+
+def test_from_dict_names_the_missing_key():
+    data = next(reports()).to_dict()
+    del data["cpu_j"]
+    with pytest.raises(FormatError, match="cpu_j"):
+        EnergyReport.from_dict(data)
+    with pytest.raises(FormatError):
+        EnergyReport.from_dict([])
+
+
+def test_format_measured(world):
+    with make_meter(world, idle_watts=60) as meter, meter.phase("sort"):
+        world.spend(2.0, gpu_j=1300.0, cpu_j=9.5)
+    rows = format_energy(meter.report())
+    assert rows == [
+        ("Time", "2.000 s"),
+        ("GPU", "Fake GPU"),
+        ("GPU gross", "1,300.0 J"),
+        ("GPU net of 60 W idle", "1,180.0 J"),
+        ("CPU", "9.500 J"),
+        ("Contest, main rule", "1,200.0 J"),
+        ("Contest, dev rule", "1,285.0 J"),
+        ("Phase sort", "2.000 s, GPU 1,300.0 J, CPU 9.500 J"),
+        ("Phase other", "0.000 s, GPU 0.000 J, CPU 0.000 J"),
+        ("Note", "NVML note"),
+        ("Note", "RAPL note"),
+    ]
+
+
+def test_format_missing(world):
+    cpu = FakeReader("RAPL", None, unavailable="no permission")
+    with make_meter(world, gpu=absent_gpu(), cpu=cpu) as meter:
+        world.spend(1.0)
+    rows = dict(format_energy(meter.report()))
+    assert rows["GPU"] == rows["GPU gross"] == rows["Contest, main rule"] == "— (no NVIDIA driver)"
+    assert rows["CPU"] == "— (no permission)"
+    assert rows["Contest, dev rule"] == "50.0 J"
+    assert rows["Phase other"] == "1.000 s"
+
+
+# --- NVML --------------------------------------------------------------------------------------------------------------------------------
+
+
+class FakeNVMLError(Exception):
+    def __init__(self, value, text):
+        super().__init__(text)
+        self.value = value
+
+
+def fake_nvml(millijoules=(123_456,), *, init_error=None, energy_error=None, name_error=None):
+    """A module with the calls that NvmlReader makes, over one device per entry of millijoules."""
+
+    def init():
+        if init_error:
+            raise init_error
+
+    def total_energy(handle):
+        if energy_error:
+            raise energy_error
+        return nvml.millijoules[handle]
+
+    def device_name(handle):
+        if name_error:
+            raise name_error
+        return f"GPU {handle}"
+
+    def by_bus(bus_id):
+        return {"0000:01:00.0": 0, "0000:02:00.0": 1}[bus_id]
+
+    nvml = types.SimpleNamespace(
+        NVMLError=FakeNVMLError,
+        NVML_ERROR_DRIVER_NOT_LOADED=9,
+        NVML_ERROR_LIBRARY_NOT_FOUND=12,
+        millijoules=list(millijoules),
+        nvmlInit=init,
+        nvmlDeviceGetCount=lambda: len(nvml.millijoules),
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetHandleByPciBusId=by_bus,
+        nvmlDeviceGetName=device_name,
+        nvmlDeviceGetTotalEnergyConsumption=total_energy,
+        nvmlDeviceGetPowerUsage=lambda handle: 61_500 + handle,
+        nvmlDeviceGetClockInfo=lambda handle, kind: {1: 1410}[kind],
+    )
+    return nvml
+
+
+@pytest.fixture
+def install(monkeypatch):
+    def put(nvml):
+        monkeypatch.setitem(sys.modules, "pynvml", nvml)
+        return nvml
+
+    return put
+
+
+def test_nvml_reads_joules(install, tmp_path):
+    nvml = install(fake_nvml([1000, 123_456]))
+    reader = NvmlReader(1, dev_root=tmp_path)
+    assert reader.power_w() is reader.sm_clock_mhz() is None  # not open yet
+    assert reader.open()
+    assert (reader.reason, reader.name, reader.device_present) == (None, "GPU 1", True)
+    assert reader.read_j() == 123.456
+    nvml.millijoules[1] += 2000
+    assert reader.read_j() == 125.456
+    assert reader.power_w() == 61.501
+    assert reader.sm_clock_mhz() == 1410
+    assert reader.resolution_s == 0.1
+    assert "20 to 100 ms" in reader.note
+
+
+def test_nvml_by_pci_bus_id(install, tmp_path):
+    install(fake_nvml([1, 2]))
+    reader = NvmlReader(pci_bus_id="0000:02:00.0", dev_root=tmp_path)
+    assert reader.open()
+    assert reader.name == "GPU 1"
+
+
+def test_nvml_in_the_meter(install, tmp_path, world):
+    nvml = install(fake_nvml())
+    with make_meter(world, gpu=NvmlReader(dev_root=tmp_path)) as meter:
+        nvml.millijoules[0] += 90_500
+        world.spend(1.0, cpu_j=1.0)
+    report = meter.report()
+    assert report.gpu_gross_j == pytest.approx(90.5)
+    assert report.gpu_net_j == pytest.approx(40.5)
+    assert report.notes[0] == NvmlReader.note
+
+
+@pytest.mark.parametrize(("node", "present"), [(None, False), ("nvidia0", True), ("nvidiactl", False)])
+@pytest.mark.parametrize("value", [9, 12])
+def test_nvml_without_driver(install, tmp_path, node, present, value):
+    install(fake_nvml(init_error=FakeNVMLError(value, "NVML Shared Library Not Found")))
+    if node:
+        (tmp_path / node).touch()
+    reader = NvmlReader(dev_root=tmp_path)
+    assert not reader.open()
+    assert reader.device_present is present
+    assert reader.reason == ("NVML does not start: NVML Shared Library Not Found" if present else "no NVIDIA driver")
+
+
+@pytest.mark.parametrize(("node", "present"), [(False, None), (True, True)])
+def test_nvml_broken_driver_is_not_an_absent_gpu(install, tmp_path, node, present):
+    install(fake_nvml(init_error=FakeNVMLError(18, "Driver/library version mismatch")))
+    if node:
+        (tmp_path / "nvidia0").touch()
+    reader = NvmlReader(dev_root=tmp_path)
+    assert not reader.open()
+    assert reader.device_present is present
+    assert "version mismatch" in reader.reason
+
+
+@pytest.mark.parametrize(
+    ("nvml", "index", "present", "reason"),
+    [
+        (fake_nvml([]), 0, False, "no NVIDIA device"),
+        (fake_nvml([1, 2]), 2, True, "no NVIDIA device 2, this machine has 2"),
+        (fake_nvml([1, 2]), -1, True, "no NVIDIA device -1, this machine has 2"),
+        (fake_nvml(energy_error=FakeNVMLError(3, "Not Supported")), 0, True, "the NVML counter cannot be read: Not Supported"),
+    ],
+)
+def test_nvml_unavailable(install, tmp_path, nvml, index, present, reason):
+    install(nvml)
+    reader = NvmlReader(index, dev_root=tmp_path)
+    assert not reader.open()
+    assert reader.reason == reason
+    assert reader.device_present is present
+
+
+def test_nvml_without_a_name(install, tmp_path, world):
+    nvml = install(fake_nvml(name_error=FakeNVMLError(999, "Unknown")))
+    with make_meter(world, gpu=NvmlReader(dev_root=tmp_path)) as meter:
+        nvml.millijoules[0] += 60_000
+        world.spend(1.0, cpu_j=1.0)
+    report = meter.report()
+    assert report.gpu_gross_j == pytest.approx(60.0)
+    assert report.reasons == {"gpu_name": "the driver gives no name"}
+
+
+def test_pynvml_not_installed(install, tmp_path):
+    install(None)  # import raises ImportError
+    reader = NvmlReader(dev_root=tmp_path / "nowhere")
+    assert not reader.open()
+    assert "nvidia-ml-py" in reader.reason
+    assert reader.device_present is False
+
+
+def test_import_is_cheap():
+    """Importing the module and making a meter do not import pynvml: only a reader's find() may."""
+    code = "import sys; from charstat.energy import EnergyMeter; EnergyMeter(); assert 'pynvml' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(energy.__file__).parents[1], timeout=60)
+
+
+# --- RAPL --------------------------------------------------------------------------------------------------------------------------------
+
+
+RANGE_UJ = 262_143_328_850
+
+
+def put_zone(root, zone, name, energy_uj, range_uj=RANGE_UJ):
+    folder = root / zone
+    folder.mkdir(parents=True)
+    (folder / "name").write_text(f"{name}\n")
+    (folder / "energy_uj").write_text(f"{energy_uj}\n")
+    (folder / "max_energy_range_uj").write_text(f"{range_uj}\n")
+    return folder / "energy_uj"
+
+
+def deny(monkeypatch, denied):
+    """Reading `denied` fails as for a user without the right; modes would not stop a root user."""
+    read_text = Path.read_text
+
+    def guarded(path, *args, **kwargs):
+        if path == denied:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_text(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", guarded)
+
+
+def test_rapl_sums_packages_only(tmp_path):
+    first = put_zone(tmp_path, "intel-rapl:0", "package-0", 1_000_000)
+    second = put_zone(tmp_path, "intel-rapl:1", "package-1", 9_000_000)
+    others = [
+        put_zone(tmp_path, "intel-rapl:0:0", "core", 1),
+        put_zone(tmp_path, "intel-rapl:0:1", "dram", 1),
+        put_zone(tmp_path, "intel-rapl:2", "psys", 1),
+        put_zone(tmp_path, "intel-rapl-mmio:0", "package-0", 1),
+        put_zone(tmp_path, "dtpm:0", "package-0", 1),
+    ]
+    (tmp_path / "intel-rapl").mkdir()  # the control type itself
+    reader = RaplReader(tmp_path)
+    assert reader.open()
+    assert reader.device_present
+    assert reader.wrap_s == pytest.approx(262.143, abs=0.001)
+    start = reader.read_j()
+    first.write_text("3500000\n")
+    second.write_text("9250000\n")
+    for path in others:
+        path.write_text("900000000\n")
+    assert reader.read_j() - start == pytest.approx(2.75)
+
+
+def test_rapl_amd_names(tmp_path):
+    path = put_zone(tmp_path, "amd-rapl:0", "package-0", 0)
+    reader = RaplReader(tmp_path)
+    assert reader.open()
+    path.write_text("1500000")
+    assert reader.read_j() == 1.5
+
+
+def test_rapl_wraps(tmp_path, world):
+    path = put_zone(tmp_path, "intel-rapl:0", "package-0", 9_000_000, range_uj=10_000_000)
+    other = put_zone(tmp_path, "intel-rapl:1", "package-1", 0, range_uj=10**12)
+    with make_meter(world, cpu=RaplReader(tmp_path)) as meter:
+        with meter.phase("read"):
+            path.write_text("500000")  # 1.5 J on, over the end
+            other.write_text("1000000")
+            world.spend(0.005, gpu_j=1.0)
+        with meter.phase("sort"):
+            path.write_text("400000")  # 9.9 J on, over the end again
+            world.spend(0.005, gpu_j=1.0)
+    report = meter.report()
+    assert [phase["cpu_j"] for phase in report.phases] == pytest.approx([2.5, 9.9, 0.0])
+    assert report.cpu_j == pytest.approx(12.4)
+    assert not [text for text in report.warnings if "wrapped" in text]
+
+
+def test_rapl_warns_of_unseen_wraps(tmp_path, world):
+    path = put_zone(tmp_path, "intel-rapl:0", "package-0", 0, range_uj=65_000_000_000)  # 65 kJ: 65 s at 1000 W
+    with make_meter(world, cpu=RaplReader(tmp_path)) as meter:
+        path.write_text("1000000")
+        world.spend(70.0, gpu_j=1.0)
+    assert meter.report().warnings == ["the RAPL counter may have wrapped unseen in 70 s: use phases under 65 s"]
+
+
+def test_rapl_wrap_between_blocks_is_not_counted(tmp_path, world):
+    path = put_zone(tmp_path, "intel-rapl:0", "package-0", 9_000_000, range_uj=10_000_000)
+    reader = RaplReader(tmp_path)
+    with make_meter(world, cpu=reader):
+        world.spend(1.0)
+    path.write_text("1000000")
+    with make_meter(world, cpu=reader) as meter:
+        path.write_text("1250000")
+        world.spend(1.0)
+    assert meter.report().cpu_j == 0.25
+
+
+@pytest.mark.parametrize("file", ["energy_uj", "max_energy_range_uj"])
+def test_rapl_permission_denied(tmp_path, monkeypatch, world, file):
+    put_zone(tmp_path, "intel-rapl:0", "package-0", 0)
+    put_zone(tmp_path, "intel-rapl:1", "package-1", 0)
+    deny(monkeypatch, tmp_path / "intel-rapl:1" / file)
+    with make_meter(world, cpu=RaplReader(tmp_path)) as meter:
+        world.spend(1.0, gpu_j=60.0)
+    report = meter.report()
+    assert report.cpu_j is None
+    assert "Permission denied" in report.reasons["cpu_j"]
+    assert file in report.reasons["cpu_j"]
+    assert report.contest_dev_j == 52.5  # its CPU term is a constant
+
+
+@pytest.mark.parametrize("zones", [[], [("intel-rapl:0", "psys")], [("intel-rapl:0:0", "core")]], ids=["empty", "psys", "core"])
+def test_rapl_without_packages(tmp_path, zones):
+    for zone, name in zones:
+        put_zone(tmp_path, zone, name, 0)
+    reader = RaplReader(tmp_path)
+    assert not reader.open()
+    assert reader.device_present is False
+    assert "no RAPL counters" in reader.reason
+
+
+def test_rapl_without_powercap(tmp_path):
+    reader = RaplReader(tmp_path / "nowhere")
+    assert not reader.open()
+    assert "no RAPL counters" in reader.reason
+
+
+def test_rapl_nonsense_in_the_file(tmp_path):
+    put_zone(tmp_path, "intel-rapl:0", "package-0", "no number")
+    reader = RaplReader(tmp_path)
+    assert not reader.open()
+    assert "cannot be read" in reader.reason
+
+
+# --- this machine ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_discovery_on_this_machine_never_raises():
+    with EnergyMeter() as meter, meter.phase("work"):
+        sum(range(10_000))
+    report = meter.report()
+    assert EnergyReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+    for field in ("gpu_name", "gpu_gross_j", "gpu_net_j", "cpu_j", "contest_main_j", "contest_dev_j"):
+        assert (getattr(report, field) is None) == (field in report.reasons)
