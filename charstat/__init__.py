@@ -1,3 +1,89 @@
-"""Statistical (non-neural, compressor-style) character language models."""
+"""Statistical (non-neural, compressor-style) character language models.
+
+    import charstat
+
+    text = charstat.open_corpus("sample")
+    model = charstat.build_model(text.text("train"), order=8)
+    result = charstat.evaluate(model.stream(), text.text("val"))
+
+The names in __all__ are the public surface. They are imported on first use, so that `import charstat` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from charstat.alphabet import Alphabet
+    from charstat.charmodel_api import CharModel, EvalResult, evaluate
+    from charstat.corpus import Corpus, HubUnavailable, open_corpus
+    from charstat.counting import Progress, build_model
+    from charstat.energy import EnergyMeter, EnergyReport
+    from charstat.errors import (
+        BackendUnavailable,
+        CharstatError,
+        ContextError,
+        CorpusError,
+        FormatError,
+        GateMissed,
+        MergeError,
+        ResourceError,
+        StateError,
+        UserError,
+    )
+    from charstat.model import Model
+    from charstat.ngram.contexts import Context, select_contexts
+
+_HOMES = {
+    "charstat.alphabet": ("Alphabet",),
+    "charstat.charmodel_api": ("CharModel", "EvalResult", "evaluate"),
+    "charstat.corpus": ("Corpus", "HubUnavailable", "open_corpus"),
+    "charstat.counting": ("Progress", "build_model"),
+    "charstat.energy": ("EnergyMeter", "EnergyReport"),
+    "charstat.errors": (
+        *("BackendUnavailable", "CharstatError", "ContextError", "CorpusError", "FormatError"),
+        *("GateMissed", "MergeError", "ResourceError", "StateError", "UserError"),
+    ),
+    "charstat.model": ("Model",),
+    "charstat.ngram.contexts": ("Context", "select_contexts"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Alphabet",
+    "BackendUnavailable",
+    "CharModel",
+    "CharstatError",
+    "Context",
+    "ContextError",
+    "Corpus",
+    "CorpusError",
+    "EnergyMeter",
+    "EnergyReport",
+    "EvalResult",
+    "FormatError",
+    "GateMissed",
+    "HubUnavailable",
+    "MergeError",
+    "Model",
+    "Progress",
+    "ResourceError",
+    "StateError",
+    "UserError",
+    "build_model",
+    "evaluate",
+    "open_corpus",
+    "select_contexts",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -64,21 +64,33 @@ def free_memory_bytes() -> int | None:
     return None
 
 
-def choose_backend(backend: str = "auto", threads: int | None = None, memory_bytes: int | None = None) -> tuple[Backend, str]:
-    """The backend of that name and why it was chosen. BackendUnavailable if it cannot run here."""
+def choose_backend(
+    backend: str = "auto", threads: int | None = None, memory_bytes: int | None = None, chars: int | None = None
+) -> tuple[Backend, str]:
+    """The backend of that name and why it was chosen; "auto" takes the GPU where one works and has the memory for `chars`.
+
+    BackendUnavailable if it cannot run here. CuPy is imported here at the earliest, and not for "cpu".
+    """
     if backend not in BACKENDS:
         raise BackendUnavailable(f"no backend is named {backend!r}: there are {', '.join(BACKENDS)}")
-    if backend == "gpu":
-        raise BackendUnavailable("this version of charstat counts on the CPU only: use --backend cpu")
+    threads = threads or os.cpu_count() or 1
+    why = "asked for"
+    if backend != "cpu":
+        from charstat.gpu.device import find_gpu
+
+        try:
+            return find_gpu(chars, memory_bytes, threads)
+        except BackendUnavailable as e:
+            if backend == "gpu":
+                raise
+            why = f"no GPU: {e}"
     from charstat.cpu.backend import CPUBackend
 
-    threads = threads or os.cpu_count() or 1
     if memory_bytes is None:
         free = free_memory_bytes()
         memory_bytes = None if free is None else int(DEFAULT_MEMORY_SHARE * free)
     # Beside the key buffer there are the symbols, and the run-lengths of a table: at most as large as the buffer, twice.
     budget = None if memory_bytes is None else max(1 << 20, memory_bytes // 3)
-    why = "asked for" if backend == "cpu" else "the only backend of this version"
     return CPUBackend(threads, budget), why
 
 
@@ -104,10 +116,11 @@ def build_model(
     a fresh EnergyMeter; build_model enters it around the counting. CorpusError if the text is empty.
     """
     chosen = select_contexts(contexts, order)
-    engine, why = choose_backend(backend, threads, memory_bytes)
+    engine, why = choose_backend(backend, threads, memory_bytes, len(history) + len(text))
     if not text:
         raise CorpusError("the training text is empty: there is nothing to count")
-    meter = meter or EnergyMeter(synchronize=engine.synchronize)
+    reader = getattr(engine, "energy_reader", None)  # the GPU backend knows which device's counter to read
+    meter = meter or EnergyMeter(reader() if reader else None, synchronize=engine.synchronize)
     started = time.perf_counter()
     columns = MemoryColumns() if out is None else DirectoryColumns(out)
     try:
@@ -141,6 +154,7 @@ def build_model(
             "backend": engine.name,
             "device": engine.device,
             "reason": why,
+            "notes": list(getattr(engine, "notes", [])),
             "seconds": time.perf_counter() - started,
             "phases": energy.phases,
             "energy": energy.to_dict(),

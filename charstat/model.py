@@ -20,7 +20,7 @@ from charstat import __version__
 from charstat.alphabet import Alphabet
 from charstat.errors import FormatError, MergeError
 from charstat.ngram.contexts import Context, class_map, parse_context
-from charstat.ngram.table import CountTable, merge_tables
+from charstat.ngram.table import CountTable, merge_tables, table_bits
 from charstat.ngram.words import Vocabulary, build_trie, symbol_info, vocabulary_words
 from charstat.storage import DirectoryColumns, MemoryColumns, open_columns, read_manifest
 
@@ -40,6 +40,8 @@ class ModelWriter:
 
     def add(self, part: CountTable | Vocabulary) -> None:
         if isinstance(part, Vocabulary):
+            if part.size == 0:  # a text without separators: no words, no trie
+                return
             self._words = part.size
             for name, values in (("first_child", part.first_child), ("trie_symbol", part.symbol), ("first_id", part.first_id)):
                 self.columns.append(name, values)
@@ -84,6 +86,7 @@ class Model:
             tables = {name: self._table(parse_context(name), entry) for name, entry in self.manifest["tables"].items()}
             c, words = self.columns, int(self.manifest["words"])
             vocabulary = Vocabulary(c["first_child"], c["trie_symbol"], c["first_id"], words)
+            self._check_places(words)
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise FormatError(f"the manifest of {self.path or 'the model'} is damaged: {type(e).__name__}: {e}") from e
         for name, value in (("alphabet", alphabet), ("tables", tables), ("vocabulary", vocabulary)):
@@ -101,7 +104,9 @@ class Model:
                 raise ValueError(f"the table {context.name} reaches beyond {column}.npy")
             return c[column][at : at + size]
 
-        return CountTable(
+        if (bits, entry["start_bits"]) != table_bits(context, n, m):
+            raise ValueError(f"the table {context.name} does not have the bits of {n} contexts and {m} rows")
+        table = CountTable(
             context,
             bits,
             entry["start_bits"],
@@ -110,6 +115,31 @@ class Model:
             part("rows", entry["row_at"], m),
             part("sums", entry["sum_at"], m + 1) if context.is_words else None,
         )
+        if int(table.buckets[0]) != 0 or int(table.buckets[-1]) != n or int(table.records[-1]) != m:
+            raise ValueError(f"the table {context.name} does not have {n} contexts and {m} rows")
+        return table
+
+    def _check_places(self, words: int) -> None:
+        """ValueError unless the tables fill the columns exactly and the trie is one: kernels do not look for the ends."""
+        entries = {parse_context(name): e for name, e in self.manifest["tables"].items()}
+        places: dict[str, list[tuple[int, int]]] = {
+            "buckets": [(e["bucket_at"], (1 << e["bits"]) + 1) for e in entries.values()],
+            "records": [(e["record_at"], e["contexts"] + 1) for e in entries.values()],
+            "rows": [(e["row_at"], e["rows"]) for e in entries.values()],
+            "sums": [(e["sum_at"], e["rows"] + 1) for c, e in entries.items() if c.is_words],
+        }
+        for column, parts in places.items():
+            end = 0
+            for at, size in sorted(parts):
+                if at != end:
+                    raise ValueError(f"the tables do not fill {column}.npy")
+                end += size
+            if end != self.columns[column].size:
+                raise ValueError(f"the tables do not fill {column}.npy")
+        first_child, nodes = self.columns["first_child"], self.columns["trie_symbol"].size
+        sizes = (first_child.size, self.columns["first_id"].size)
+        if sizes != ((nodes + 1, nodes) if nodes else (0, 0)) or np.count_nonzero(first_child[1:] == first_child[:-1]) != words:
+            raise ValueError(f"the trie does not have {words} words")
 
     @property
     def contexts(self) -> tuple[Context, ...]:
@@ -141,8 +171,7 @@ class Model:
         columns = DirectoryColumns(path)
         try:
             writer = ModelWriter(columns)
-            if self.vocabulary.size:
-                writer.add(self.vocabulary)
+            writer.add(self.vocabulary)
             for table in self.tables.values():
                 writer.add(table)
             keep = {k: v for k, v in self.manifest.items() if k in ("text", "data", "order", "preset", "build")}
@@ -172,8 +201,7 @@ class Model:
         try:
             writer = ModelWriter(columns)
             vocabulary, new_ids = merge_vocabularies(a.vocabulary, b.vocabulary)
-            if vocabulary.size:
-                writer.add(vocabulary)
+            writer.add(vocabulary)
             for name, table in a.tables.items():
                 pair = [table, b.tables[name]]
                 if table.context.is_words:

@@ -70,8 +70,8 @@ class DirectoryColumns:
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        self._check_target()
         try:
+            self._check_target()
             self.path.absolute().parent.mkdir(parents=True, exist_ok=True)
             self._temp = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.absolute().parent))
         except OSError as e:
@@ -85,11 +85,18 @@ class DirectoryColumns:
                 self._hashes[name] = hashlib.sha256()
         except OSError as e:
             raise self._failed(e) from e
+        except BaseException:  # an interrupt: nobody has this object yet, so nobody else can remove the directory
+            self.discard()
+            raise
 
     def _check_target(self) -> None:
-        if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
+        if os.path.islink(self.path) or (os.path.exists(self.path) and not os.path.isdir(self.path)):
             raise FormatError(f"{self.path} exists and is not a directory: choose another --out")
-        if self.path.is_dir() and any(self.path.iterdir()) and not is_model(self.path):
+        try:
+            occupied = os.path.isdir(self.path) and any(self.path.iterdir())
+        except OSError as e:
+            raise ResourceError(f"cannot write a model at {self.path}: {e.strerror or e}") from e
+        if occupied and not is_model(self.path):
             raise FormatError(f"{self.path} is a directory with other files, not a charstat model: choose another --out")
 
     def _failed(self, e: OSError) -> ResourceError:
@@ -128,18 +135,17 @@ class DirectoryColumns:
             raise self._failed(e) from e
 
     def _replace(self) -> None:
-        old = None
-        if self.path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.absolute().parent))
-            os.rename(self.path, old / "old")
+        old = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.absolute().parent)) if self.path.exists() else None
         try:
-            os.rename(self._temp, self.path)
-        except OSError:
             if old is not None:
+                os.rename(self.path, old / "old")
+            os.rename(self._temp, self.path)
+        except BaseException:  # subtle: also an interrupt between the two; the earlier model goes back
+            if old is not None and (old / "old").exists() and not self.path.exists():
                 os.rename(old / "old", self.path)
             raise
         finally:
-            if old is not None:
+            if old is not None and self.path.exists():  # otherwise the earlier model is still in there
                 shutil.rmtree(old, ignore_errors=True)
 
     def discard(self) -> None:
@@ -169,7 +175,7 @@ def is_model(path: str | os.PathLike) -> bool:
 def read_manifest(path: str | os.PathLike) -> dict:
     """The manifest of a model directory. FormatError says what is missing or foreign."""
     path = Path(path)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise FormatError(f"no model at {path}: `charstat build --out {path}` makes one")
     file = path / MANIFEST
     if not file.exists():
@@ -192,9 +198,10 @@ def open_columns(path: str | os.PathLike, manifest: dict, verify: bool = True) -
     """
     path = Path(path)
     columns = {}
+    entries = manifest.get("arrays")
     for name, dtype in COLUMNS.items():
         file = path / f"{name}.npy"
-        entry = manifest.get("arrays", {}).get(name)
+        entry = entries.get(name) if isinstance(entries, dict) else None
         if not isinstance(entry, dict) or not isinstance(entry.get("size"), int):
             raise FormatError(f"{path / MANIFEST} does not describe the array {name}")
         if not file.exists():
@@ -203,10 +210,14 @@ def open_columns(path: str | os.PathLike, manifest: dict, verify: bool = True) -
         expected = HEADER_BYTES + size * np.dtype(dtype).itemsize
         if file.stat().st_size != expected:
             raise FormatError(f"{file} has {file.stat().st_size:,} bytes where {expected:,} are expected: it is truncated or foreign")
-        with open(file, "rb") as f:
-            if f.read(HEADER_BYTES) != npy_header(np.dtype(dtype), size):
+        try:
+            with open(file, "rb") as f:
+                header = f.read(HEADER_BYTES)
+            if header != npy_header(np.dtype(dtype), size):
                 raise FormatError(f"{file} does not hold the array that {MANIFEST} describes")
-        mapped = np.load(file, mmap_mode="r") if size else np.empty(0, dtype)
+            mapped = np.load(file, mmap_mode="r") if size else np.empty(0, dtype)
+        except OSError as e:
+            raise FormatError(f"{file} cannot be read: {e.strerror or e}") from e
         columns[name] = np.asarray(mapped).view(np.ndarray)
         columns[name].setflags(write=False)
     if verify:

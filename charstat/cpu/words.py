@@ -57,10 +57,12 @@ def tokenize(symbols: np.ndarray, border: int, info: SymbolInfo) -> Tokens:
         done, distinct, samples = _grow_vocabulary(symbols, starts, done, slots, owners, samples, ids)
         if done == n:
             break
-        if distinct >= 1 << WORD_ID_BITS:
-            raise ResourceError("more than 16,777,216 distinct words: build without word contexts (--contexts chars)")
+        if distinct >= 1 << WORD_ID_BITS:  # no need to number the rest
+            break
         slots, owners = np.zeros(4 * slots.size, np.uint64), np.zeros(4 * slots.size, np.uint32)
         _rehash(symbols, starts, samples, slots, owners)
+    if done < n or samples.size > 1 << WORD_ID_BITS:
+        raise ResourceError("more than 16,777,216 distinct words: build without word contexts (--contexts chars)")
     packed, lengths = np.zeros((samples.size, PACKS), np.uint64), np.zeros(samples.size, np.uint8)
     attributes = np.zeros((samples.size, WORD_STATE), np.uint64)
     _describe(symbols, starts, samples, info, packed, lengths, attributes)

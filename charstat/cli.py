@@ -1,0 +1,386 @@
+"""The `charstat` command: build, eval, inspect, bundle, contest. It parses, calls the library, and hands a dictionary to be shown.
+
+    exit status  0    done; for eval: the gate is passed
+                 1    something failed inside charstat; contest: the submission is broken
+                 2    the user can mend it: one line on stderr says how (click's own usage errors included);
+                      contest: the submission is disqualified
+                 4    eval: the accuracy is under the gate
+                 130  interrupted
+
+With --json, stdout holds exactly one JSON object; progress and notes go to stderr. What is slow to import (numba) is imported
+inside the commands, so that --help and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from charstat import __version__
+from charstat.errors import CharstatError, CorpusError, FormatError, GateMissed, ResourceError, UserError
+
+if TYPE_CHECKING:
+    from charstat.corpus import Corpus
+    from charstat.model import Model
+
+MODELS = Path("models")  # where build puts models, and eval and inspect look for them
+HUB_NAME = "wikitext-103"
+DEFAULT_ORDER, DEFAULT_CHARS, DEFAULT_GATE = 8, 60_000, 0.70
+INTERRUPTED = 130
+SAMPLE_NOTE = "embedded sample, NOT WikiText: its numbers say nothing about WikiText-103"
+
+
+class Failure(click.ClickException):
+    """An error as one line on stderr, with its exit status."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(" ".join(message.splitlines()))
+        self.exit_code = exit_code
+
+    def show(self, file=None) -> None:
+        click.echo(f"error: {self.message}", file=file, err=file is None)
+
+
+class CharstatGroup(click.Group):
+    """Turns exceptions into one line and an exit status; with --debug the traceback comes first."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
+            raise  # click knows these; a pipe that was closed is silent
+        except KeyboardInterrupt:
+            raise Failure("interrupted; nothing was changed", INTERRUPTED) from None
+        except Exception as e:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            raise self._failure(e) from e
+
+    def _failure(self, e: Exception) -> Failure:
+        if isinstance(e, CharstatError):
+            return Failure(str(e), e.exit_code)
+        if isinstance(e, MemoryError):
+            return Failure("not enough memory: try a smaller --limit or --memory, or fewer --contexts", ResourceError.exit_code)
+        if isinstance(e, OSError):
+            return Failure(f"{e.strerror or e}{f': {e.filename!r}' if e.filename else ''}", ResourceError.exit_code)
+        return Failure(f"internal: {type(e).__name__}: {e} (CHARSTAT_DEBUG=1 shows the traceback)", CharstatError.exit_code)
+
+
+class Size(click.ParamType):
+    """Bytes, with an optional suffix K, M, G or T in powers of 1024: 6G, 512M, 1.5GiB."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", str(value), re.IGNORECASE | re.ASCII)
+        if match is None:
+            self.fail(f"{value!r} is not a size such as 6G or 512M", param, ctx)
+        size = int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+        if size < 1 << 20:
+            self.fail(f"{value!r} is less than the 1M that counting needs", param, ctx)
+        return size
+
+
+def _check_gate(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if not 0 <= value <= 1:  # not so for nan either
+        raise click.BadParameter(f"{value:g} is not an accuracy from 0 to 1")
+    return value
+
+
+_data = click.option("--data", metavar="TEXT", help="wikitext-103 (the hub), a directory with wiki.*.raw, a UTF-8 text file, or sample.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else, on stdout.")
+
+
+@click.group(cls=CharstatGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="charstat")
+@click.option("--debug", is_flag=True, envvar="CHARSTAT_DEBUG", help="Show tracebacks (also: CHARSTAT_DEBUG=1).")
+def cli(debug: bool) -> None:
+    """Statistical character language models: count a text, then predict another one character by character."""
+
+
+@cli.command()
+@_data
+@click.option("--order", default=DEFAULT_ORDER, show_default=True, metavar="K", help="The highest character order, 1 to 24.")
+@click.option("--contexts", default="default", show_default=True, metavar="NAMES",
+              help="A preset or a comma list of names; `charstat inspect --contexts` prints them.")  # fmt: skip
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Count only the first N characters of train.")
+@click.option("--backend", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="What counts.")
+@click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="CPU threads.  [default: all]")
+@click.option("--memory", type=Size(), metavar="SIZE", help="Budget for counting buffers, such as 6G.  [default: 60 % of what is free]")
+@click.option("--out", type=click.Path(), metavar="DIR", help=f"Where the model goes.  [default: {MODELS}/<text>-o<order>, see below]")
+@_json
+def build(
+    data: str | None, order: int, contexts: str, limit: int | None, backend: str,
+    threads: int | None, memory: int | None, out: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Count a text and write the model directory.
+
+    Without --data: WikiText-103 from the hub, or, where that cannot be reached, the embedded sample (real English, but not
+    WikiText), labelled as such. The directory is complete or not there at all; a model that is there already is replaced.
+    The default --out carries whatever is not the default: models/NAME-o8-words-first-1000000.
+    """
+    from charstat.corpus import HubUnavailable, open_corpus
+    from charstat.report import Steps, note, show_build
+
+    corpus = open_corpus(HUB_NAME if data is None else data)
+    steps = Steps()
+    with steps("loading the compiled kernels"):
+        from charstat.counting import build_model, choose_backend
+        from charstat.ngram.contexts import select_contexts
+        from charstat.storage import DirectoryColumns
+
+    chosen = select_contexts(contexts, order)
+    choose_backend(backend, threads, memory)
+
+    def place() -> Path:
+        target = _check_out(_default_out(corpus, order, contexts, limit) if out is None else out)
+        DirectoryColumns(target).discard()  # can it be written? Better known before the text is read
+        return target
+
+    target, started = place(), time.perf_counter()
+    try:
+        with steps(f"reading {Path(corpus.name).name[-40:]}"):
+            text = corpus.text("train", limit)
+    except HubUnavailable as e:
+        if data is not None:
+            raise
+        note(f"{e}. Going on with the {SAMPLE_NOTE}")
+        corpus = open_corpus("sample")
+        target, text = place(), corpus.text("train", limit)
+    read_s = time.perf_counter() - started
+    with steps.build(chosen) as progress:
+        model = build_model(
+            text, order=order, contexts=contexts, backend=backend, threads=threads, memory_bytes=memory,
+            out=target, data=_describe(corpus) | {"split": "train", "limit": limit}, progress=progress,
+        )  # fmt: skip
+    seconds = time.perf_counter() - started
+    show_build({**_model_facts(model), "seconds": seconds, "read_seconds": read_s, "chars_per_s": len(text) / seconds,
+                "peak_rss_bytes": _peak_rss_bytes()}, as_json)  # fmt: skip
+
+
+@cli.command("eval")
+@click.option("--model", "path", type=click.Path(), metavar="DIR", help=f"The model directory.  [default: the newest in {MODELS}/]")
+@_data
+@click.option("--split", default="val", show_default=True, metavar="NAME", help="train, val or test.")
+@click.option("--chars", type=click.IntRange(0), default=DEFAULT_CHARS, show_default=True, metavar="N",
+              help="Score the first N characters; 0: all.")  # fmt: skip
+@click.option("--gate", type=float, default=DEFAULT_GATE, show_default=True, metavar="A", callback=_check_gate,
+              help="The accuracy to reach; exit status 4 below it.")  # fmt: skip
+@_json
+@click.pass_context
+def evaluate_command(ctx: click.Context, path: str | None, data: str | None, split: str, chars: int, gate: float, as_json: bool) -> None:
+    """Predict a text character by character, learning on the way, and report the accuracy.
+
+    Without --data: what the model was built from. Every character is predicted before it is observed.
+    """
+    from charstat.corpus import normalise_split, open_corpus
+    from charstat.report import Steps, show_eval
+
+    split = normalise_split(split)
+    corpus = None if data is None else open_corpus(data)
+    path = _newest_model() if path is None else path
+    steps = Steps()
+    model = _load(path, steps)
+    built_from = model.manifest.get("data") or {}
+    corpus = _corpus_of(built_from, path) if corpus is None else corpus
+    with steps(f"reading {Path(corpus.name).name[-40:]}"):
+        text = corpus.text(split, chars or None)
+    if not text:
+        raise CorpusError(f"the {split} split of {corpus.name!r} is empty: there is nothing to evaluate; choose another --split or --data")
+    from charstat.charmodel_api import evaluate
+
+    stream = model.stream()
+    with steps("preparing the model (the first run compiles it)"):
+        stream.reset()
+        stream.guess_and_score(text[:64])  # compiles what is timed below; evaluate() resets
+    with steps("predicting", total=len(text)) as progress:
+        result = evaluate(stream, text, progress)
+    passed = result.accuracy >= gate
+    notes = [SAMPLE_NOTE] if corpus.kind == "sample" else []
+    if len(text) < chars:
+        notes.append(f"the split has {len(text):,} characters, not the {chars:,} asked for")
+    if split == "train":
+        notes.append("the model may have been counted from this very text: this is no measure of how it predicts")
+    show_eval({
+        "model": str(path), "data": _describe(corpus), "split": split, **result.to_dict(), "gate": gate, "passed": passed,
+        "sample": corpus.kind == "sample", "built_from": built_from, "order": model.order,
+        "preset": model.manifest.get("preset"), "notes": notes, "charstat_version": __version__,
+    }, result.correct, as_json)  # fmt: skip
+    if not passed:
+        ctx.exit(GateMissed.exit_code)
+
+
+@cli.command()
+@click.argument("path", required=False, metavar="[DIR]", type=click.Path())
+@click.option("--contexts", is_flag=True, help="Print the named table of contexts instead; needs no model.")
+@_json
+def inspect(path: str | None, contexts: bool, as_json: bool) -> None:
+    """Check a model directory and show what is in it.  [default: the newest in models/]"""
+    from charstat.report import Steps, show_contexts, show_model
+
+    if contexts:
+        if path is not None:
+            raise click.UsageError("--contexts prints the table of all contexts: give either DIR or --contexts")
+        return show_contexts(as_json)
+    path = _newest_model() if path is None else path
+    model = _load(path, Steps())
+    show_model(_model_facts(model) | {"checked": True}, as_json)
+
+
+@cli.command()
+@click.option("--out", type=click.Path(file_okay=False), required=True, metavar="DIR", help="Where submission.py goes.")
+@click.option("--preset", type=click.Choice(["gate", "full"]), default="gate", show_default=True,
+              help="gate: qualify with the least energy; full: the best accuracy within the time limit.")  # fmt: skip
+@click.option("--backend", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="What counts in train().")
+@click.option("--author", default="charstat", show_default=True, metavar="NAME", help="Its __author__.")
+@_json
+def bundle(out: str, preset: str, backend: str, author: str, as_json: bool) -> None:
+    """Write a contest submission: one file, submission.py, with this package in it."""
+    from charstat.contest.bundle import write_bundle
+    from charstat.contest.show import show_bundle
+
+    show_bundle(write_bundle(out, preset, backend, author), as_json)
+
+
+@cli.command()
+@click.argument("submission", type=click.Path(exists=True, dir_okay=False))
+@click.option("--data", required=True, metavar="TEXT", help="A directory with wiki.{train,valid}.raw, or what build's --data takes.")
+@click.option("--contract", type=click.Choice(["main", "dev"]), default="main", show_default=True, help="The contest's branch.")
+@click.option("--chars", type=click.IntRange(0), default=DEFAULT_CHARS, show_default=True, metavar="N",
+              help="Score the first N characters; 0: all.")  # fmt: skip
+@click.option("--limit-train", type=click.IntRange(1), metavar="N", help="Hand train() only the first N characters.")
+@_json
+@click.pass_context
+def contest(
+    ctx: click.Context, submission: str, data: str, contract: str, chars: int, limit_train: int | None, as_json: bool
+) -> None:  # fmt: skip
+    """Run a submission by the contest's rules, in a process of its own; exit status 0 qualified, 2 disqualified, 1 broken.
+
+    Metered is train() alone, as in the contest; what import, warm-up and evaluation take is shown beside it.
+    """
+    from charstat.contest.runner import exit_status, run_contest
+    from charstat.contest.show import show_contest
+    from charstat.corpus import open_corpus
+    from charstat.report import Steps
+
+    corpus, steps = open_corpus(data), Steps()
+    with steps(f"reading {Path(corpus.name).name[-40:]}"):
+        train_text, val_text = corpus.text("train", limit_train), corpus.text("val", chars or None)
+    with steps("running", total=len(val_text)) as progress:
+        result = run_contest(submission, train_text, val_text, contract=contract, progress=lambda step, done: progress(done))
+    show_contest(result | {"data": _describe(corpus) | {"path": None, "limit_train": limit_train}}, as_json)
+    ctx.exit(exit_status(result))
+
+
+def _load(path: str, steps) -> Model:
+    with steps("loading and checking the model"):
+        from charstat.model import Model
+
+        return Model.load(path)
+
+
+def _describe(corpus: Corpus) -> dict:
+    """What the manifest and the results say of a text; path is absolute, so that eval finds it from anywhere."""
+    path = os.path.abspath(corpus.name) if corpus.kind in ("directory", "file") else None
+    return {"name": corpus.name, "kind": corpus.kind, "layout": corpus.layout, "description": corpus.description, "path": path}
+
+
+def _corpus_of(built_from: dict, model: str) -> Corpus:
+    """The text that a model says it was built from."""
+    from charstat.corpus import open_corpus
+
+    if built_from.get("path"):
+        return open_corpus(Path(built_from["path"]))
+    if built_from.get("kind") in ("hub", "sample"):
+        return open_corpus(HUB_NAME if built_from["kind"] == "hub" else "sample")
+    raise UserError(f"the model at {model} does not say which text it was built from: give --data")
+
+
+def _model_facts(model: Model) -> dict:
+    """What is told of a model, from its manifest; JSON values only."""
+    from charstat.report import kind_name
+
+    about = model.manifest
+    built, text, data = about.get("build") or {}, about.get("text") or {}, about.get("data") or {}
+    families = {
+        name: {"kind": kind_name(t.context), "contexts": t.n_contexts, "rows": t.n_rows, "bytes": t.n_bytes}
+        for name, t in model.tables.items()
+    }
+    return {
+        "data": data, "sample": data.get("kind") == "sample", "chars": text.get("chars"), "text_sha256": text.get("sha256"),
+        "order": about.get("order"), "preset": about.get("preset"), "contexts": list(families), "families": families,
+        "rows": model.n_rows, "bytes": sum(f.stat().st_size for f in Path(model.path).iterdir() if f.is_file()),
+        "words": model.vocabulary.size, "alphabet": "".join(model.alphabet.chars), "rare_chars": len(model.alphabet.rare_probabilities),
+        "backend": built.get("backend"), "device": built.get("device"), "reason": built.get("reason"),
+        "counting_seconds": built.get("seconds"), "phases": built.get("phases"), "energy": built.get("energy"), "out": model.path,
+        "format_version": about.get("format_version"), "charstat_version": about.get("charstat_version"),
+    }  # fmt: skip
+
+
+def _default_out(corpus: Corpus, order: int, contexts: str, limit: int | None) -> Path:
+    """models/<text>-o<order>, with whatever else is not the default; a function of the arguments alone."""
+    from charstat.ngram.contexts import PRESETS
+
+    names = {"hub": HUB_NAME, "sample": "embedded-sample"}  # no file of a name like "sample" can be taken for the embedded one
+    name = names.get(corpus.kind) or re.sub(r"[^\w.+-]+", "_", Path(corpus.name).resolve().stem).lstrip(".") or "text"
+    parts = [name[:80] + ("-file" if name in names.values() and corpus.kind not in names else ""), f"o{order}"]
+    if contexts != "default":
+        parts.append(contexts if contexts in PRESETS else "contexts-" + hashlib.sha256(contexts.encode()).hexdigest()[:8])
+    return MODELS / "-".join(parts + ([f"first-{limit}"] if limit else []))
+
+
+def _check_out(out: str | os.PathLike) -> Path:
+    """The place for a model. A model replaces what is there, so the working directory and what it lies in are refused."""
+    here = Path.cwd()
+    if Path(os.path.realpath(out)) in (here, *here.parents):
+        raise ResourceError(f"{str(out)!r} is the working directory or lies above it: choose a directory of its own for the model")
+    return Path(os.path.normpath(out))
+
+
+def _newest_model() -> str:
+    """The model in models/ that was built last."""
+    found = [f for f in MODELS.glob("*/manifest.json") if not f.parent.name.startswith(".")]
+    if not found:
+        raise FormatError(f"there is no model in {MODELS}/: `charstat build` makes one, or name one with its directory")
+    return str(max(found, key=lambda f: f.stat().st_mtime).parent)
+
+
+def _peak_rss_bytes() -> int | None:
+    """The most memory this process had so far; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _stop(number: int, frame: object) -> None:
+    sys.exit(128 + number)  # an exception, so that a half-written model is removed
+
+
+def main() -> None:
+    """The entry point of the `charstat` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # names and tables come out whatever the terminal's encoding is
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _stop)
+    cli(prog_name="charstat")
+
+
+if __name__ == "__main__":
+    main()

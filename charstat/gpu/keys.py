@@ -1,0 +1,92 @@
+"""Keys of character contexts at every position: CUDA kernels, and their array twins. What a key is: ngram/hashing.py.
+
+char_keys writes identity << 7 | symbol, window_keys the WINDOW symbols from each position on, oldest highest. The positions are
+consecutive, and each has the context's reach of symbols before it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from charstat.gpu.arrays import Array, Arrays
+from charstat.ngram.contexts import EXACT_ORDER, Context
+from charstat.ngram.hashing import CHARS, CLASSES_OF, MASK57, ODD_A, ODD_B, SEED
+
+WINDOW = EXACT_ORDER + 1
+U7 = np.uint64(7)
+U28, U29 = np.uint64(28), np.uint64(29)
+
+
+class Text(NamedTuple):
+    """The symbols to count, on the device."""
+
+    symbols: Array  # uint8 [n]
+    classes: Array  # uint8 [128]: class symbols
+
+
+def mix64(x: Array) -> Array:
+    """hashing.mix64 of an array."""
+    x = (x ^ (x >> np.uint64(30))) * ODD_A
+    x = (x ^ (x >> np.uint64(27))) * ODD_B
+    return x ^ (x >> np.uint64(31))
+
+
+def mix57(x: Array) -> Array:
+    """hashing.mix57 of an array."""
+    x = ((x ^ (x >> U29)) * ODD_A) & MASK57
+    x = ((x ^ (x >> U28)) * ODD_B) & MASK57
+    return x ^ (x >> U29)
+
+
+def hash57(a: Array, b: Array, c: Array) -> Array:
+    """hashing.hash57 of arrays."""
+    return mix64(a ^ mix64(b ^ mix64(c + SEED))) >> U7
+
+
+def packed(xp: Any, symbols: Array, end: int, n: int, k: int) -> Array:
+    """The k symbols before each of the positions end .. end + n, 7 bits each, newest lowest: uint64 [n]."""
+    words = xp.zeros(n, np.uint64)
+    for j in range(end - k, end):
+        words = (words << U7) | symbols[j : j + n].astype(np.uint64)
+    return words
+
+
+def char_keys(arrays: Arrays, text: Text, context: Context, first: int, out: Array) -> None:
+    """Keys of a character context at the positions from `first` on."""
+    n = out.size
+    where = (np.int32(context.kind), np.int32(context.param), np.int64(first), np.int64(n))
+    if not arrays.launch("char_keys", n, text.symbols, text.classes, *where, out):
+        out[:] = (_identities(arrays.xp, text, context, first, n) << U7) | text.symbols[first : first + n].astype(np.uint64)
+
+
+def _identities(xp: Any, text: Text, context: Context, at: int, n: int) -> Array:
+    """hashing.char_identity at the positions at .. at + n."""
+    kind, param, symbols = context.kind, context.param, text.symbols
+    if kind == CHARS:
+        if param <= 8:
+            return mix57(packed(xp, symbols, at, n, param))
+        if param <= 16:
+            c = xp.full(n, param, np.uint64)
+            return hash57(packed(xp, symbols, at, n, 8), packed(xp, symbols, at - 8, n, param - 8), c)
+        c = (packed(xp, symbols, at - 16, n, param - 16) << U7) | np.uint64(param)
+        return hash57(packed(xp, symbols, at, n, 8), packed(xp, symbols, at - 8, n, 8), c)
+    if kind == CLASSES_OF:
+        classes = text.classes[symbols[at - param : at + n]]
+        c = (packed(xp, symbols, at, n, 1) << U7) | np.uint64(param)
+        newest = packed(xp, classes, param, n, min(param, 8))
+        older = packed(xp, classes, param - 8, n, param - 8) if param > 8 else xp.zeros(n, np.uint64)
+        return hash57(newest, older, c)
+    words = xp.zeros(n, np.uint64)
+    for j in range(8):
+        if param >> j & 1:
+            words = (words << U7) | symbols[at - 1 - j : at - 1 - j + n].astype(np.uint64)
+    return mix57(words)
+
+
+def window_keys(arrays: Arrays, text: Text, first: int, out: Array) -> None:
+    """Packed WINDOW-grams that start at the positions from `first` on."""
+    n = out.size
+    if not arrays.launch("window_keys", n, text.symbols, np.int32(WINDOW), np.int64(first), np.int64(n), out):
+        out[:] = packed(arrays.xp, text.symbols, first + WINDOW, n, WINDOW)

@@ -1,0 +1,368 @@
+"""What the `charstat` command shows: tables and JSON on stdout, progress and notes on stderr.
+
+Each show_*() takes the dictionary that --json prints, and either prints it as one JSON object or draws it as tables. Nothing is
+computed here but widths, shares and units. Where stderr is no terminal there are no progress bars.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich import box
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from charstat.counting import Progress as BuildProgress
+    from charstat.ngram.contexts import Context
+
+SAMPLE_TITLE = "embedded sample, NOT WikiText"
+PREFIX = "the prefix of the current word"
+KIND_TITLES = {"words": " (all look at the prefix of the current word, and at)"}
+PLOT_COLUMNS, PLOT_ROWS = 60, 6
+# Shares of a build's time by kind of table, measured on 4 M characters (order 14, default contexts, 2 threads); they only steer the bar.
+EXACT_COST, HASHED_COST, CLASSES_COST, SPARSE_COST, WORDS_COST, ENCODE_COST = 2, 13, 5, 4, 4, 2
+
+
+def note(message: str) -> None:
+    """One line on stderr."""
+    print(" ".join(message.splitlines()), file=_console(stderr=True).file, flush=True)
+
+
+def _console(stderr: bool = False) -> Console:
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+
+
+# progress ----------------------------------------------------------------------------------------------------------------
+
+
+class _Eta(ProgressColumn):
+    """Time left, from the time the last update took: steady where steps are few and long."""
+
+    def render(self, task: Task) -> Text:
+        at, done = task.fields.get("at", 0.0), task.completed
+        if not task.total or not done or task.finished:
+            return Text("")
+        left_s = max(0.0, at * task.total / done - (task.elapsed or 0.0))
+        return Text(f"{_clock(left_s)} left", style="cyan")
+
+
+class Steps:
+    """Makes the progress lines of a command: `with steps("reading"): ...`, `with steps("predicting", total=n) as tell: ... tell(done)`."""
+
+    def __init__(self) -> None:
+        self._console = _console(stderr=True)
+
+    @contextmanager
+    def __call__(self, label: str, total: int | None = None) -> Iterator[Callable[[float], None]]:
+        with self._line(label, total) as update:
+            yield lambda done: update(label, done)
+
+    @contextmanager
+    def build(self, contexts: Iterable[Context]) -> Iterator[Callable[[BuildProgress], None]]:
+        """A bar for build_model's progress callback."""
+        costs = {c.name: _cost(c) for c in contexts}
+        done: set[str] = set()
+        with self._line("counting", ENCODE_COST + sum(costs.values())) as update:
+
+            def tell(progress: BuildProgress) -> None:
+                done.update({progress.phase} & set(costs))
+                update(f"counting: {progress.phase}", sum(costs[name] for name in done) + ENCODE_COST * (progress.done > 0))
+
+            yield tell
+
+    @contextmanager
+    def _line(self, label: str, total: float | None) -> Iterator[Callable[[str, float], None]]:
+        if not self._console.is_terminal:
+            yield lambda label, done: None
+            return
+        columns = [SpinnerColumn(), TextColumn("{task.description:<22}", markup=False), BarColumn(30), TimeElapsedColumn()]
+        columns += [TaskProgressColumn(), _Eta()] if total else []
+        started = time.monotonic()
+        with Progress(*columns, console=self._console, transient=True) as bars:
+            task = bars.add_task(label, total=total)
+            yield lambda label, done: bars.update(task, description=label, completed=done, at=time.monotonic() - started)
+
+
+def _cost(context: Context) -> int:
+    from charstat.ngram.contexts import EXACT_ORDER
+    from charstat.ngram.hashing import CHARS, CLASSES_OF, SPARSE
+
+    if context.kind == CHARS:
+        return EXACT_COST if context.param <= EXACT_ORDER else HASHED_COST
+    return {CLASSES_OF: CLASSES_COST, SPARSE: SPARSE_COST}.get(context.kind, WORDS_COST)
+
+
+# results -----------------------------------------------------------------------------------------------------------------
+
+
+def show_build(result: dict[str, Any], as_json: bool) -> None:
+    """The result of a build: one JSON object, or its tables."""
+    if as_json:
+        return _print_json(result)
+    rows = [
+        ("Text", _text_of(result)),
+        ("Characters", f"{result['chars']:,}"),
+        ("Order, contexts", _contexts_of(result)),
+        ("Rows", f"{result['rows']:,}"),
+        ("Size", _bytes(result["bytes"])),
+        ("Time", f"{_seconds(result['seconds'])}, of which reading {_seconds(result['read_seconds'])}"),
+        ("Speed", f"{result['chars_per_s']:,.0f} characters/s"),
+        ("Counted on", f"{result['device']} ({result['backend']} backend: {result['reason']})"),
+        ("Peak memory", _bytes(result["peak_rss_bytes"])),
+        ("Model", result["out"]),
+    ]
+    parts = [_facts("Build", result["sample"], rows), _phases(result), _energy(result)]
+    _show(*parts)
+
+
+def show_eval(result: dict[str, Any], correct: np.ndarray, as_json: bool) -> None:
+    """The result of an evaluation: one JSON object, or its tables and the curve."""
+    if as_json:
+        return _print_json(result)
+    bits, gate = result["bits_per_char"], result["gate"]
+    rows = [
+        ("Text", result["data"]["description"]),
+        ("Split", result["split"]),
+        ("Model", f"{result['model']} (order {result['order']}, {result['preset'] or 'own'} contexts)"),
+        ("Counted from", _text_of({"data": result["built_from"]})),
+        ("Characters", f"{result['chars']:,}"),
+        ("Accuracy", Text(f"{result['accuracy']:.4f}", "bold")),
+        ("Bits per character", "—" if bits is None else f"{bits:.4f}"),
+        ("Speed", f"{result['chars_per_s']:,.0f} characters/s, {_seconds(result['seconds'])} in all"),
+        (f"Gate {max(f'{gate:.2f}', f'{gate:g}', key=len)}", _gate(result)),
+        *[("Note", Text(text, "yellow")) for text in result["notes"]],
+    ]
+    _show(_facts("Evaluation", result["sample"], rows), _curve(result), _plot(result, correct))
+
+
+def show_model(result: dict[str, Any], as_json: bool) -> None:
+    """What a model directory holds."""
+    if as_json:
+        return _print_json(result)
+    chars = result["chars"]
+    rows = [
+        ("Model", f"{result['out']}, format {result['format_version']}, charstat {result['charstat_version']}; checksums match"),
+        ("Text", _text_of(result)),
+        ("Characters", "—" if chars is None else f"{chars:,}"),
+        ("Text SHA-256", result["text_sha256"] or "—"),
+        ("Order, contexts", _contexts_of(result)),
+        ("Size", _bytes(result["bytes"])),
+        ("Vocabulary", f"{result['words']:,} words"),
+        ("Alphabet", f"{len(result['alphabet'])} characters with a symbol of their own, {result['rare_chars']:,} rare ones"),
+        ("", Text("".join(map(_visible, sorted(result["alphabet"]))), "dim")),
+    ]
+    if result["device"]:
+        rows.append(("Counted on", f"{result['device']} ({result['backend']} backend), {_seconds(result['counting_seconds'])}"))
+    table = _table("Tables", ("Context", "left"), ("Kind", "left"), ("Contexts", "right"), ("Rows", "right"), ("Size", "right"))
+    for name, family in result["families"].items():
+        table.add_row(name, family["kind"], f"{family['contexts']:,}", f"{family['rows']:,}", _bytes(family["bytes"]))
+    total = [sum(family[key] for family in result["families"].values()) for key in ("contexts", "rows", "bytes")]
+    table.add_section()
+    table.add_row("all", "", f"{total[0]:,}", f"{total[1]:,}", _bytes(total[2]))
+    _show(_facts("Model", result["sample"], rows), table, _phases(result), _energy(result))
+
+
+def show_contexts(as_json: bool) -> None:
+    """The named table of contexts: what each looks at, and which presets have it."""
+    from charstat.ngram.contexts import ORDER_STEPS, PRESETS, WORD_FIELDS, parse_context
+
+    orders = [f"o{k}" for k in ORDER_STEPS]
+    named = dict.fromkeys([*orders, *(name for names in PRESETS.values() for name in names)])
+    contexts = []
+    for context in sorted(map(parse_context, named), key=lambda context: context.kind):
+        on = {preset: context.name in names or ("up to --order" if context.name in orders else False) for preset, names in PRESETS.items()}
+        contexts.append({"name": context.name, "kind": kind_name(context), "fields": context.fields, "bits": context.bits, "presets": on})
+    if as_json:
+        return _print_json({"presets": list(PRESETS), "contexts": contexts, "word_fields": WORD_FIELDS})
+    tables = []
+    for kind in dict.fromkeys(context["kind"] for context in contexts):
+        table = _table(
+            f"Contexts: {kind}{KIND_TITLES.get(kind, '')}", ("Name", "left"), ("Looks at", "left"), ("Bits", "left"), ("Presets", "left")
+        )
+        for column, width in zip(table.columns, (15, 25, 9, 18), strict=True):
+            column.min_width = width
+        for context in contexts:
+            if context["kind"] == kind:
+                on = context["presets"]
+                presets = "all, up to K" if "up to --order" in on.values() else " ".join(preset for preset in on if on[preset])
+                table.add_row(
+                    context["name"], context["fields"].removeprefix(PREFIX).removeprefix(", ") or "nothing else", context["bits"], presets
+                )
+        tables.append(table)
+    fields = _table("Word fields: join them to p with dots, as in p.w1.capital", ("Field", "left"), ("Looks at", "left"))
+    for name, what in WORD_FIELDS.items():
+        fields.add_row(name, what)
+    about = (
+        "K is --order: its presets have the orders up to K, and K itself always. --contexts takes a comma list of presets and names, also ones "
+        "that stand in no preset: o0..o24, c1..c16, s with distances up to 8, p with word fields. Example: --contexts words,c10,p.w1.capital"
+    )
+    _show(*tables, fields, Text(about))
+
+
+def kind_name(context: Context) -> str:
+    """The kind of a context, in a word."""
+    from charstat.ngram.hashing import CHARS, CLASSES_OF, SPARSE, WORDS
+
+    return {CHARS: "characters", CLASSES_OF: "classes", SPARSE: "sparse", WORDS: "words"}[context.kind]
+
+
+# parts -------------------------------------------------------------------------------------------------------------------
+
+
+def _show(*parts: RenderableType | None) -> None:
+    console = _console()
+    for part in parts:
+        if part is not None:
+            console.print(part)
+            console.print()
+
+
+def _print_json(result: dict[str, Any]) -> None:
+    def plain(value: Any) -> Any:
+        """JSON has no nan and no infinity: they become null."""
+        if isinstance(value, dict):
+            return {str(key): plain(each) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(each) for each in value]
+        if isinstance(value, np.generic):
+            value = value.item()
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    import click
+
+    click.echo(json.dumps(plain(result), indent=2, allow_nan=False))
+
+
+def _facts(title: str, sample: bool, rows: list[tuple[str, str | Text]]) -> Table:
+    title = f"{title}: {SAMPLE_TITLE}" if sample else title
+    table = Table(title=title, title_justify="left", title_style="bold yellow" if sample else "bold", box=box.ROUNDED, show_header=False)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in rows:
+        table.add_row(label, value if isinstance(value, Text) else Text(value))
+    return table
+
+
+def _table(title: str, *columns: tuple[str, str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.ROUNDED, header_style="cyan")
+    for heading, justify in columns:
+        table.add_column(heading, justify=justify, overflow="fold")
+    return table
+
+
+def _text_of(result: dict[str, Any]) -> str:
+    data = result["data"] or {}
+    limit = data.get("limit")
+    what = data.get("description") or data.get("name") or "— (the model does not say)"
+    return f"{what}; the first {limit:,} characters of train at most" if limit else what
+
+
+def _contexts_of(result: dict[str, Any]) -> str:
+    return f"{result['order']}, {result['preset'] or 'own'}: {' '.join(result['contexts'])}"
+
+
+def _phases(result: dict[str, Any]) -> Table | None:
+    """Seconds and joules of each phase; joules are — where they were not measured."""
+    phases = result["phases"]
+    if not phases:
+        return None
+    table = _table(
+        "Phases of counting", *[("Phase", "left"), ("Seconds", "right"), ("Share", "right"), ("GPU J", "right"), ("CPU J", "right")]
+    )
+    total_s = sum(phase["seconds"] for phase in phases) or 1.0
+    for phase in phases:
+        joules = ["—" if phase[key] is None else f"{phase[key]:,.1f}" for key in ("gpu_gross_j", "cpu_j")]
+        table.add_row(phase["name"], f"{phase['seconds']:.3f}", f"{phase['seconds'] / total_s:.0%}", *joules)
+    return table
+
+
+def _energy(result: dict[str, Any]) -> Table | None:
+    from charstat.energy import EnergyReport, format_energy
+
+    if not result["energy"]:
+        return None
+    rows = format_energy(EnergyReport.from_dict(result["energy"]))
+    return _facts("Energy of counting", False, [row for row in rows if not row[0].startswith("Phase ")])
+
+
+def _gate(result: dict[str, Any]) -> Text:
+    if result["passed"]:
+        return Text("PASS", "bold green")
+    missed_pp = 100 * (result["gate"] - result["accuracy"])
+    return Text(f"MISSED by {missed_pp:.2f} pp" if missed_pp >= 0.005 else "MISSED by less than 0.01 pp", "bold red")
+
+
+def _curve(result: dict[str, Any]) -> Table:
+    """The accuracy of the first n characters, and how far it is from the gate."""
+    table = _table("Accuracy of the first characters", ("Characters", "right"), ("Accuracy", "right"), ("Over the gate", "right"))
+    points = {int(n): accuracy for n, accuracy in result["curve"].items()} | {result["chars"]: result["accuracy"]}
+    for n, accuracy in sorted(points.items()):
+        over_pp = 100 * (accuracy - result["gate"])
+        table.add_row(f"{n:,}", f"{accuracy:.4f}", Text(f"{over_pp:+.2f} pp", "green" if over_pp >= 0 else "red"))
+    return table
+
+
+def _plot(result: dict[str, Any], correct: np.ndarray) -> Text:
+    """The accuracy of the first n characters as an area, with the gate as a line; under it, the accuracy of each stretch of the text."""
+    blocks, line = (" ▁▂▃▄▅▆▇█", "┈") if _console().encoding.startswith("utf") else (" .:-=+*%#", "-")
+    columns, gate = min(PLOT_COLUMNS, correct.size), result["gate"]
+    ends = np.arange(1, columns + 1) * correct.size // columns
+    so_far = np.cumsum(correct)[ends - 1] / ends
+    low, high = float(so_far.min()), float(so_far.max())
+    if abs(gate - result["accuracy"]) < 0.15:
+        low, high = min(low, gate), max(high, gate)
+    low, high = math.floor(20 * low) / 20, (math.floor(20 * high) + 1) / 20
+    heights = np.rint((so_far - low) / (high - low) * PLOT_ROWS * 8).astype(int)  # in eighths of a row
+    gate_row = math.floor((gate - low) / (high - low) * PLOT_ROWS)
+    plot = Text("Accuracy so far; under the line, of each stretch of the text alone\n", "bold")
+    for row in reversed(range(PLOT_ROWS)):
+        on_gate = row == gate_row
+        label = f"{gate:.2f}" if on_gate else f"{low + (high - low) * row / PLOT_ROWS:.2f}" if row % 2 == 0 else ""
+        plot.append(f"{label:>6} ", "red" if on_gate else "dim")
+        for height in heights:
+            level = min(8, max(0, int(height) - 8 * row))
+            plot.append(line if on_gate and not level else blocks[level], "red" if on_gate and not level else "green")
+        plot.append(" gate\n" if on_gate else "\n", "red")
+    alone = np.array([part.mean() for part in np.array_split(correct, columns)])
+    least, most = float(alone.min()), float(alone.max())
+    levels = 1 + np.rint((alone - least) / (most - least or 1.0) * 7).astype(int)
+    plot.append("       " + "".join(blocks[level] for level in levels) + "\n", "cyan")
+    plot.append(f"       {0:<{columns - 10}}{result['chars']:>10,}\n", "dim")
+    stretch = math.ceil(correct.size / columns)
+    plot.append(f"       stretches of {stretch:,} characters: {blocks[1]} {least:.2f} to {blocks[8]} {most:.2f}", "cyan")
+    return plot
+
+
+def _visible(char: str) -> str:
+    if char in "\n ":
+        return "↵" if char == "\n" else "␣"
+    return char if char.isprintable() and not unicodedata.category(char).startswith("M") else f"[{ord(char):04X}]"
+
+
+def _bytes(n: int | None) -> str:
+    if n is None:
+        return "—"
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if n >= size:
+            return f"{n / size:,.2f} {unit}"
+    return f"{n} bytes"
+
+
+def _seconds(s: float | None) -> str:
+    return "—" if s is None else f"{s:,.1f} s" if s >= 10 else f"{s:.2f} s"
+
+
+def _clock(s: float) -> str:
+    minutes, seconds = divmod(int(s + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

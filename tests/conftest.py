@@ -1,0 +1,93 @@
+"""Shared by the whole suite: hypothesis profiles, and models small enough to build in a moment, built once."""
+
+import hashlib
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _kernel_cache() -> Path:
+    """A numba cache of its own for every state of the kernels.
+
+    subtle: numba recompiles a cached function when the file it stands in changes, not when an inlined function from another
+    file does: after a change in ngram/words.py the stream in mixers/kernels.py would still run with the old word state.
+    """
+    digest = hashlib.sha256(os.environ.get("NUMBA_BOUNDSCHECK", "").encode())
+    for file in sorted((ROOT / "charstat").rglob("*.py")):
+        source = file.read_bytes()
+        if b"njit" in source or b"np.uint64(" in source:
+            digest.update(file.name.encode() + source)
+    for old in (ROOT / "build").glob("numba-*"):
+        if time.time() - old.stat().st_mtime > 86_400:
+            shutil.rmtree(old, ignore_errors=True)
+    return ROOT / "build" / f"numba-{digest.hexdigest()[:16]}"
+
+
+if "numba" not in sys.modules and "NUMBA_CACHE_DIR" not in os.environ:
+    os.environ["NUMBA_CACHE_DIR"] = str(_kernel_cache())  # subprocesses of tests inherit it
+
+from charstat.counting import build_model
+
+# "suite" gives the same examples in every run; "explore" is for looking for bugs: pytest --hypothesis-profile explore
+_common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("suite", derandomize=True, max_examples=40, **_common)
+settings.register_profile("explore", max_examples=1000, print_blob=True, **_common)
+settings.load_profile("suite")
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+RARE = "戦–émü→∑☃🐝ßñ"  # characters that the English of the fixtures lacks
+
+
+@pytest.fixture(scope="session")
+def english() -> str:
+    """Some 400,000 characters of real English: the documentation topics that every CPython carries."""
+    from pydoc_data.topics import topics
+
+    return "\n".join(topics[name] for name in sorted(topics))
+
+
+@pytest.fixture(scope="session")
+def train_text(english) -> str:
+    return english[:80_000]
+
+
+@pytest.fixture(scope="session")
+def held_out(english) -> str:
+    """Text after the training text, with characters that it lacks."""
+    piece = english[200_000:202_000]
+    return "".join(c + (RARE[i // 97 % len(RARE)] if i % 97 == 50 else "") for i, c in enumerate(piece))
+
+
+@pytest.fixture(scope="session")
+def model(train_text):
+    """The default contexts, order 8."""
+    return build_model(train_text, order=8, threads=1)
+
+
+@pytest.fixture(scope="session")
+def crowded_text(english) -> str:
+    """Text with far more than 127 distinct characters: English with every fifth letter from a large alphabet."""
+    return "".join(chr(0x4E00 + i * i % 331) if i % 5 == 0 else c for i, c in enumerate(english[:30_000]))
+
+
+@pytest.fixture(scope="session")
+def crowded_model(crowded_text):
+    """A model whose escape is frequent."""
+    return build_model(crowded_text, order=5, threads=1)
+
+
+@pytest.fixture(scope="session")
+def wikitext_val() -> str:
+    """The first 100,000 characters of WikiText-103 val; skips where ../shared/data is not there."""
+    path = SHARED_DATA / "wiki.valid.raw"
+    if not path.is_file():
+        pytest.skip("../shared/data/wiki.valid.raw is not there")
+    with open(path, encoding="utf-8", newline="") as f:
+        return f.read(100_000)
