@@ -1,11 +1,12 @@
 """Logistic mixing, learned online: p(bit) = sigma(sum_k w_k x_k) at every node of the decision tree.
 
-    w_k = sum_j W_j[selected_j, k]        six selector sets share one logit (one net, not six with a second layer)
-    after the bit:  e = bit - p;   W_j[selected_j, k] += RATE e x_k;   A_k[state_k] += EVIDENCE_RATE e w_k
+    w_k = sum_j W_j[selected_j, k]        seven selector sets share one logit (one net, not seven with a second layer)
+    after the bit:  e = bit - p;   W_j[selected_j, k] += rate e x_k;   A_k[state_k] += evidence_rate e w_k
 
 The selectors are: the node; the longest static order that was hit x the place in the word; the class of the previous
-character x the place in the word; the longest overlay order that was hit; the previous character; the one before it. All
-decisions of a character are evaluated before any is learned from, so that the probabilities are those of one distribution.
+character x the place in the word; the longest overlay order that was hit; the previous character; the one before it; how many
+word contexts were hit x the length of the match. All decisions of a character are evaluated before any is learned from, so
+that the probabilities are those of one distribution.
 
 Logistic mixing: Mahoney, "Adaptive weighing of context models for lossless data compression", 2005 (PAQ6/7). Learning the
 inputs' logits as well is the "adaptive probability map" of the same family, one per source.
@@ -20,12 +21,13 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from charstat.mixers.evidence import initial_joint_logits, initial_logits, initial_match_logits
+from charstat.mixers.evidence import initial_logits, initial_match_logits
 from charstat.ngram.match import LENGTH_BUCKETS
 from charstat.tree import CLASSES, SYMBOLS
 
-SELECTORS = 6
+SELECTORS = 7
 WORD_PLACES = 8
+HIT_LEVELS, MATCH_LEVELS = 16, 6
 LANES = 16  # inputs are padded to a multiple: whole SIMD registers
 P_MIN = 1e-5  # of a decision
 BIAS = np.float32(0.3)
@@ -35,17 +37,19 @@ BIAS = np.float32(0.3)
 class MixerRates:
     """What the mixer can be tuned by. Defaults were chosen on held-out training text and on val from character 120,000 on."""
 
-    weights: float = 3e-4
-    evidence: float = 0.4
-    initial_sum: float = 3.0 / 3.5 * 4.0  # of the weights of the typically active 60 % of all inputs
+    weights: float = 2e-4  # the rate of weights in the long run
+    boost: float = 4.0  # at the first character it is 1 + boost times that
+    boost_chars: float = 2000.0  # after this many characters half of the boost is gone
+    evidence: float = 0.6
+    initial_evidence: float = 0.8  # initial weights of all sources' evidence together, were 60 % of them active
+    initial_chain: float = 0.15  # initial weight of each back-off chain
 
 
 class Mixer(NamedTuple):
     """The mixer's learned state. K inputs, padded to Kp."""
 
     weights: np.ndarray  # float32 [selector rows, Kp]
-    logits: np.ndarray  # float32 [3 F, STATES]
-    joint: np.ndarray  # float32 [F, JOINT_STATES]
+    logits: np.ndarray  # float32 [2 F, STATES]
     match: np.ndarray  # float32 [2 LENGTH_BUCKETS]
 
 
@@ -57,6 +61,7 @@ class SelectorRows(NamedTuple):
     overlay_order: int
     previous: int
     before: int
+    word_hits: int
     total: int
 
 
@@ -66,12 +71,14 @@ def selector_rows(orders: int) -> SelectorRows:
     class_place = static_order + (orders + 1) * WORD_PLACES
     overlay_order = class_place + len(CLASSES) * WORD_PLACES
     previous = overlay_order + orders + 1
-    return SelectorRows(static_order, class_place, overlay_order, previous, previous + SYMBOLS, previous + 2 * SYMBOLS)
+    word_hits = previous + 2 * SYMBOLS
+    total = word_hits + HIT_LEVELS * MATCH_LEVELS
+    return SelectorRows(static_order, class_place, overlay_order, previous, previous + SYMBOLS, word_hits, total)
 
 
 def input_count(families: int, experts: int) -> int:
-    """Static, fast, slow and joint evidence of each family, the match model, the bias, the experts."""
-    return 4 * families + 2 + experts
+    """Static and online evidence of each family, three back-off chains, the match model, the bias, the experts."""
+    return 2 * families + 5 + experts
 
 
 def new_mixer(families: int, orders: int, experts: int, rates: MixerRates) -> Mixer:
@@ -79,8 +86,9 @@ def new_mixer(families: int, orders: int, experts: int, rates: MixerRates) -> Mi
     inputs = input_count(families, experts)
     rows = selector_rows(orders)
     weights = np.zeros((rows.total, -(-inputs // LANES) * LANES), np.float32)
-    weights[: rows.previous, :inputs] = rates.initial_sum / 4.0 / (0.6 * inputs)  # four of the six sets start with a share
-    return Mixer(weights, initial_logits(3 * families), initial_joint_logits(families), initial_match_logits(LENGTH_BUCKETS))
+    weights[:SYMBOLS, :inputs] = rates.initial_evidence / (1.2 * families)
+    weights[:SYMBOLS, 2 * families : 2 * families + 3] = rates.initial_chain
+    return Mixer(weights, initial_logits(2 * families), initial_match_logits(LENGTH_BUCKETS))
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -98,44 +106,34 @@ def sum_rows(weights, selected, out):
     for k in range(out.shape[0]):
         out[k] += weights[selected[3], k] + weights[selected[4], k]
     for k in range(out.shape[0]):
-        out[k] += weights[selected[5], k]
+        out[k] += weights[selected[5], k] + weights[selected[6], k]
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc"})
+def mix(base, weights, v, x, w, d):
+    """w[d] := base + weights[v]; returns sum_k w[d, k] x[d, k]. reassoc lets the sum run in SIMD lanes."""
+    z = np.float32(0.0)
+    for k in range(base.shape[0]):
+        w[d, k] = base[k] + weights[v, k]
+        z += w[d, k] * x[d, k]
+    return z
 
 
 @njit(cache=True, nogil=True)
-def mix(base, node_weights, x, w):
-    """w := base + node_weights; returns sum_k w_k x_k, in eight fixed lanes, so that every caller gets the same bits."""
-    n = x.shape[0]
-    for k in range(n):
-        w[k] = base[k] + node_weights[k]
-    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0.0)
-    for k in range(0, n, 8):
-        s0 += w[k] * x[k]
-        s1 += w[k + 1] * x[k + 1]
-        s2 += w[k + 2] * x[k + 2]
-        s3 += w[k + 3] * x[k + 3]
-        s4 += w[k + 4] * x[k + 4]
-        s5 += w[k + 5] * x[k + 5]
-        s6 += w[k + 6] * x[k + 6]
-        s7 += w[k + 7] * x[k + 7]
-    return ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
-
-
-@njit(cache=True, nogil=True)
-def learn_weights(weights, selected, nodes, steps, x, total):
+def learn_weights(weights, selected, path_node, symbol, steps, n, x, total):
     """Add every decision's step to its node's row, and their sum to the other selected rows.
 
-    nodes: the path's nodes; steps: RATE * error of each decision; x: its inputs, one row a decision; total: scratch.
+    steps: RATE * error of the symbol's first n decisions; x: their inputs, one row a decision; total: scratch.
     """
-    n = total.shape[0]
     total[:] = np.float32(0.0)
-    for t in range(steps.shape[0]):
-        s = steps[t]
-        v = nodes[t]
-        for k in range(n):
-            d = s * x[t, k]
-            weights[v, k] += d
-            total[k] += d
+    for d in range(n):
+        s = steps[d]
+        v = path_node[symbol, d]
+        for k in range(total.shape[0]):
+            weights[v, k] += s * x[d, k]
+        for k in range(total.shape[0]):
+            total[k] += s * x[d, k]
     for j in range(1, selected.shape[0]):
         r = selected[j]
-        for k in range(n):
+        for k in range(total.shape[0]):
             weights[r, k] += total[k]

@@ -7,108 +7,136 @@ predicted. reset() restores the as-built state exactly; two evaluations in a row
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from charstat.charmodel_api import CharModel
-from charstat.errors import StateError
-from charstat.mixers.evidence import count_bucket_table, ratio_bin_table
-from charstat.mixers.kernels import (
-    PREPARED,
-    POSITION,
-    Fixed,
-    Tables,
-    all_probabilities,
-    enter_word,
-    most_likely,
-    new_stream,
-    path_probability,
-    step,
-    step_text,
-)
+from charstat.errors import ContextError, StateError
+from charstat.mixers.evidence import count_states, overlay_states, ratio_bins
+from charstat.mixers.kernels import path_probability, step, step_text, walk, walk_text
 from charstat.mixers.logistic import MixerRates, new_mixer, selector_rows
+from charstat.mixers.sources import enter_text
+from charstat.mixers.state import CLOCK, PREPARED, Fixed, Stream, Tables, new_stream
+from charstat.ngram.contexts import Context
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.match import ensure_match_room, new_match
-from charstat.ngram.overlay import DEFAULT_LIMIT, ensure_room, new_overlay
+from charstat.ngram.overlay import DEFAULT_LIMIT, FAST, SLOW, ensure_room, new_overlay
 from charstat.ngram.table import identity_bits
 from charstat.tree import ESCAPE, SYMBOLS
 
 if TYPE_CHECKING:
     from charstat.model import Model
 
-CHUNK_SYMBOLS = 4096
+BLOCK_SYMBOLS = 4096
 LIST_RARE_FROM = 0.01  # predict() lists the rare characters when the escape is at least this likely
-NO_GUESSES = np.empty(0, np.uint8)
+NO_GUESSES, NO_PROBABILITIES = np.empty(0, np.uint8), np.empty(0)
 
 
 class Mixture(CharModel):
-    """A stream on a model. overlay_limit: contexts that each family's overlay holds before it forgets the older half."""
+    """A stream on a model.
 
-    def __init__(self, model: Model, rates: MixerRates | None = None, overlay_limit: int = DEFAULT_LIMIT):
+    overlay_limit: contexts that each family's overlay holds before it forgets the older half. contexts: names of those that are
+    mixed; all of the model's by default, but order 0, which the bias at every node stands for.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        rates: MixerRates | None = None,
+        overlay_limit: int = DEFAULT_LIMIT,
+        contexts: Sequence[str] | None = None,
+    ):
         self.model = model
+        self.contexts = self._choose(contexts)
         self.alphabet = model.alphabet
         self.unlisted_mass = 0.0
         self._rates = rates or MixerRates()
-        self._limit = max(2 * CHUNK_SYMBOLS, overlay_limit)
-        self._families = len(model.tables)
-        self._orders = sum(c.kind == CHARS for c in model.contexts)
+        self._limit = max(2 * BLOCK_SYMBOLS, overlay_limit)
+        self._families = len(self.contexts)
+        self._orders = sum(c.kind == CHARS for c in self.contexts)
         self._fixed = self._fixed_arrays()
-        self._rare_chars = np.array(list(self.alphabet.rare_probabilities))
-        self._best_rare = max(self.alphabet.rare_probabilities.values(), default=0.0)
+        self._rare_char, self._best_rare = next(iter(self.alphabet.rare_probabilities.items()), ("", 0.0))
         self._stream = None
         self._probabilities = np.empty(SYMBOLS)
-        self._symbols = np.array([*range(self.alphabet.size), ESCAPE])
+
+    def _choose(self, names: Sequence[str] | None) -> tuple[Context, ...]:
+        known = {c.name: c for c in self.model.contexts}
+        if names is None:
+            return tuple(c for c in known.values() if c.name != "o0" or len(known) == 1)
+        for name in names:
+            if name not in known:
+                raise ContextError(f"the model has no context {name!r}: it has {', '.join(known)}")
+        return tuple(c for c in known.values() if c.name in names)
 
     def _fixed_arrays(self) -> Fixed:
         from charstat.model import model_symbol_info
 
         model, columns = self.model, self.model.columns
-        entries = [model.manifest["tables"][c.name] for c in model.contexts]
+        entries = [model.manifest["tables"][c.name] for c in self.contexts]
 
-        def each(values) -> np.ndarray:
-            return np.array(list(values), np.int64)
-
-        places = [each(e[name] for e in entries) for name in ("bits", "start_bits", "bucket_at", "record_at", "row_at", "sum_at")]
-        kinds = [each(f(c) for c in model.contexts) for f in (lambda c: c.kind, lambda c: c.param, lambda c: c.reach, identity_bits)]
-        tables = Tables(*kinds, *places, *columns.values(), model.vocabulary.size)
-        rates = np.array([self._rates.weights, self._rates.evidence])
+        names = ("bits", "start_bits", "bucket_at", "record_at", "row_at", "sum_at")
+        families = [
+            [c.kind, c.param, c.reach, identity_bits(c), *(entry[name] for name in names), SLOW if c.is_words else FAST]
+            for c, entry in zip(self.contexts, entries, strict=True)
+        ]
+        tables = Tables(np.array(families, np.int64), *columns.values(), model.vocabulary.size)
+        r = self._rates
+        rates = np.array([r.weights, r.boost, r.boost_chars, r.evidence])
+        words = sum(not c.is_words for c in self.contexts)
+        nested = sum(c.nested for c in self.contexts)
         rows = selector_rows(self._orders)
         return Fixed(
             tables, self.alphabet.tree.arrays, model_symbol_info(self.alphabet),
-            count_bucket_table(), ratio_bin_table(), np.array(rows[:5], np.int64), rates,
+            count_states(), overlay_states(), ratio_bins(), np.array(rows[:6], np.int64), np.array([self._orders, words, words + nested], np.int64), rates,
         )  # fmt: skip
 
     def reset(self, keep_learning: bool = False) -> None:
         """Back to the as-built state. keep_learning: only forget the context (what was learned online stays)."""
         if keep_learning and self._stream is not None:
             old = self._stream
-            overlay, match, mixer = old.overlay, new_match(), old.mixer
-            position = int(old.at[POSITION])
+            overlay, match, mixer, clock = old.overlay, new_match(), old.mixer, int(old.at[CLOCK])
         else:
-            overlay, match, position = new_overlay(self._families), new_match(), 0
+            overlay, match, clock = new_overlay(self._families), new_match(), 0
             mixer = new_mixer(self._families, self._orders, 0, self._rates)
-        self._stream = new_stream(self._families, mixer.weights.shape[1], 0, overlay, match, mixer)
-        self._clock_offset = position
-        enter_word(self._fixed, self._stream)
+        self._stream = new_stream(0, overlay, match, mixer)
+        self._stream.at[CLOCK] = clock
+        self._block = -1
+        enter_text(self._fixed, self._stream)
 
-    def _ready(self, steps: int = 0):
-        """The stream, with room for that many observations."""
+    def _ready(self, observing: bool = False) -> Stream:
+        """The stream; when observing, with room for the rest of the block of BLOCK_SYMBOLS that it is in.
+
+        What grows or forgets does so at the start of a block, so that results do not depend on how the text is cut into calls.
+        """
         s = self._stream
         if s is None:
             raise StateError("reset() comes first: it puts the model at the start of a text")
-        if steps:
-            overlay = ensure_room(s.overlay, steps, int(s.at[POSITION]), self._limit)
-            match = ensure_match_room(s.match, steps)
+        clock = int(s.at[CLOCK])
+        if observing and clock // BLOCK_SYMBOLS != self._block:
+            self._block = clock // BLOCK_SYMBOLS
+            overlay = ensure_room(s.overlay, BLOCK_SYMBOLS, clock, self._limit)
+            match = ensure_match_room(s.match, BLOCK_SYMBOLS)
             if overlay is not s.overlay or match is not s.match:
                 s.at[PREPARED] = 0
                 self._stream = s = s._replace(overlay=overlay, match=match)
         return s
 
+    def _blocks(self, n: int) -> Iterator[tuple[Stream, slice]]:
+        """The stream and the slices of n symbols to observe, cut where a block ends."""
+        self._ready()
+        at = 0
+        while at < n:
+            s = self._ready(observing=True)
+            end = min(n, at + BLOCK_SYMBOLS - int(s.at[CLOCK]) % BLOCK_SYMBOLS)
+            yield s, slice(at, end)
+            at = end
+
     def probabilities(self, out: np.ndarray | None = None) -> np.ndarray:
         """P(symbol) of all 128 symbols (float64); symbol 127 is the escape, unused symbols have 0."""
         out = np.empty(SYMBOLS) if out is None else out
-        all_probabilities(self._fixed, self._ready(), out)
+        walk(self._fixed, self._ready(), 0.0, out)
         return out
 
     def log_probs(self, out: np.ndarray | None = None) -> np.ndarray:
@@ -134,11 +162,10 @@ class Mixture(CharModel):
 
     def predict_char(self) -> str:
         """The most likely next character: the argmax of predict(), found by visiting a few nodes."""
-        symbol = int(most_likely(self._fixed, self._ready(), self._best_rare))
-        return self._char(symbol)
+        return self._char(int(walk(self._fixed, self._ready(), self._best_rare, NO_PROBABILITIES)))
 
     def _char(self, symbol: int) -> str:
-        return self.alphabet.chars[symbol] if symbol != ESCAPE else str(self._rare_chars[0])
+        return self.alphabet.chars[symbol] if symbol != ESCAPE else self._rare_char
 
     def probability(self, char: str) -> float:
         """P(char) now, without observing it; looks at one path of the tree."""
@@ -155,7 +182,7 @@ class Mixture(CharModel):
     def observe(self, char: str) -> None:
         """Learn from the character that came, and move on."""
         symbol = self._symbol(char)
-        step(self._fixed, self._ready(1), symbol)
+        step(self._fixed, self._ready(observing=True), symbol)
 
     def score(self, text: str) -> np.ndarray:
         """Observe a text; bits of each character (float64), each predicted before it was observed."""
@@ -165,15 +192,20 @@ class Mixture(CharModel):
         """Observe a text; the most likely character before each, and the bits of each."""
         return self._run(text, guess=True)
 
+    def distributions(self, text: str, out: np.ndarray | None = None) -> np.ndarray:
+        """Observe a text; P of all 128 symbols before each character: float64 [len(text), 128], each row as probabilities()."""
+        symbols = self.alphabet.encode(text)
+        out = np.empty((len(text), SYMBOLS)) if out is None else out
+        for s, part in self._blocks(len(text)):
+            walk_text(self._fixed, s, symbols[part], out[part])
+        return out
+
     def _run(self, text: str, guess: bool) -> tuple[list[str], np.ndarray]:
         symbols = self.alphabet.encode(text)
         p = np.empty(len(text))
         guesses = np.empty(len(text) if guess else 0, np.uint8)
-        for at in range(0, len(text), CHUNK_SYMBOLS):
-            end = min(at + CHUNK_SYMBOLS, len(text))
-            s = self._ready(end - at)
-            step_text(self._fixed, s, symbols[at:end], p[at:end], guesses[at:end] if guess else NO_GUESSES, self._best_rare)
-        self._ready()
+        for s, part in self._blocks(len(text)):
+            step_text(self._fixed, s, symbols[part], p[part], guesses[part] if guess else NO_GUESSES, self._best_rare)
         for i in np.flatnonzero(symbols == ESCAPE):
             p[i] *= self.alphabet.rare_probability(text[i])
         return [self._char(g) for g in guesses.tolist()], -np.log2(p)

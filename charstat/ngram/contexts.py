@@ -41,9 +41,9 @@ WORD_FIELDS = {
 }
 assert tuple(WORD_FIELDS) == WORD_FEATURES
 
-WORD_CONTEXTS = ("p", "p.w1", "p.w1.w2", "p.w1.w2.w3", "p.w2", "p.w3", "p.w2.w3")
-FURTHER_CONTEXTS = ("c14", "s1.3", "s1.4", "p.w1.w4", "p.w3.w4", "p.shapes")
-WIDE_CONTEXTS = ("p.number", "p.capital", "p.lower1.lower2", "p.suffix", "p.suffixes", "p.w1.capital")
+WORD_CONTEXTS = ("p", "p.w1", "p.w1.w2", "p.w1.w2.w3", "p.w2", "p.w2.w3")
+FURTHER_CONTEXTS = ("c14", "p.w1.w4", "p.w3.w4", "p.shapes", "p.capital", "p.w1.capital")
+WIDE_CONTEXTS = ("s1.3", "s1.4", "p.w3", "p.number", "p.lower1.lower2", "p.suffix", "p.suffixes")
 
 PRESETS = {
     "chars": (),
@@ -64,6 +64,11 @@ class Context:
     @property
     def is_words(self) -> bool:
         return self.kind == WORDS
+
+    @property
+    def nested(self) -> bool:
+        """Whether this is one of p, p.w1, p.w1.w2 ..: the word contexts that back off to one another."""
+        return self.is_words and self.param in (0b0, 0b1, 0b11, 0b111, 0b1111)
 
     @property
     def reach(self) -> int:
@@ -97,13 +102,14 @@ class Context:
 def parse_context(name: str) -> Context:
     """The context of a name such as o6, c14, s1.3 or p.w1.w2. ContextError if there is none."""
     kind, rest = name[:1], name[1:]
-    if kind == "o" and rest.isdecimal() and int(rest) <= MAX_ORDER:
-        return Context(f"o{int(rest)}", CHARS, int(rest))
-    if kind == "c" and rest.isdecimal() and 1 <= int(rest) <= 16:
-        return Context(f"c{int(rest)}", CLASSES_OF, int(rest))
-    if kind == "s" and rest:
+    number = int(rest) if rest.isascii() and rest.isdecimal() and len(rest) <= 2 else -1
+    if kind == "o" and 0 <= number <= MAX_ORDER:
+        return Context(f"o{number}", CHARS, number)
+    if kind == "c" and 1 <= number <= 16:
+        return Context(f"c{number}", CLASSES_OF, number)
+    if kind == "s":
         positions = rest.split(".")
-        if all(p.isdecimal() and 1 <= int(p) <= 8 for p in positions) and len(set(positions)) == len(positions):
+        if all(p in tuple("12345678") for p in positions) and len(set(positions)) == len(positions):
             return Context(name, SPARSE, sum(1 << (int(p) - 1) for p in positions))
     if kind == "p":
         fields = name.split(".")[1:]
@@ -139,8 +145,8 @@ def select_contexts(contexts: str = "default", order: int = DEFAULT_ORDER) -> tu
     if not any(c.kind == CHARS for c in chosen):
         chosen = [parse_context(n) for n in orders] + chosen
     unique = {(c.kind, c.param): c for c in chosen}
-    # Character orders first and rising: selectors ask for the longest order that was hit.
-    return tuple(sorted(unique.values(), key=lambda c: (c.kind != CHARS, c.is_words, c.param if c.kind == CHARS else 0)))
+    # Character orders first and rising, word contexts last, nested ones before the others: the mixer's back-off chains.
+    return tuple(sorted(unique.values(), key=lambda c: (c.kind != CHARS, c.is_words, not c.nested, c.param * (c.kind == CHARS or c.nested))))
 
 
 def class_map(alphabet: Alphabet) -> np.ndarray:

@@ -26,6 +26,7 @@ UNIT_BITS = 12
 UNIT = 1 << UNIT_BITS
 MAX_FIXED = (1 << 23) - 1  # 2,047 observations; 128 of them still add up within 31 bits
 FAST_DECAY, SLOW_DECAY = 0.4, 0.95
+FAST, SLOW = 7, 31  # where the counts stand in an entry: the first of their 24 bits
 GENERATION_BITS = 12
 FIRST_CAPACITY = 1 << 10
 DEFAULT_LIMIT = 1 << 20  # contexts per family
@@ -80,14 +81,20 @@ def slot_list(slots, family, p):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _take_block(overlay, size_class):
-    block = overlay.free[size_class]
+def take_block(pool, heap, free, size_class):
+    """Room for 2**size_class entries in the pool: where it starts. The arrays are those of an Overlay."""
+    block = free[size_class]
     if block != NO_BLOCK:
-        overlay.free[size_class] = overlay.pool[np.int64(block)]
+        free[size_class] = pool[np.int64(block)]
         return np.int64(block)
-    at = overlay.heap[0]
-    overlay.heap[0] = at + (1 << size_class)
+    at = heap[0]
+    heap[0] = at + (1 << size_class)
     return at
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _take_block(overlay, size_class):
+    return take_block(overlay.pool, overlay.heap, overlay.free, size_class)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -105,17 +112,16 @@ def _seen(entry):
     return (slow << U31) | (fast << U7) | (entry & np.uint64(127))
 
 
-@njit(cache=True, nogil=True, inline="always")
-def count_symbol(overlay, family, p, key, symbol, position):
-    """Count a symbol in the context of slot p (found by find_slot for this key)."""
-    slots, pool = overlay.slots, overlay.pool
+@njit(cache=True, nogil=True, forceinline=True)
+def count_symbol(slots, used, pool, heap, free, family, p, key, symbol, position):
+    """Count a symbol in the context of slot p (found by find_slot for this key). The arrays are those of an Overlay."""
     generation = (np.uint64(position >> GENERATION_BITS) & MASK20) << U44
     if slots[family, p, 0] == U0:
-        at = _take_block(overlay, 0)
+        at = take_block(pool, heap, free, 0)
         pool[at] = NEW_ENTRY | np.uint64(symbol)
         slots[family, p, 0] = key
         slots[family, p, 1] = np.uint64(at) | (U1 << U32) | generation
-        overlay.used[family] += 1
+        used[family] += 1
         return
     packed = slots[family, p, 1]
     at, length, room = np.int64(packed & MASK32), np.int64((packed >> U32) & MASK8), np.int64((packed >> U40) & MASK4)
@@ -129,11 +135,11 @@ def count_symbol(overlay, family, p, key, symbol, position):
             pool[e] = _decayed(entry)
     if not found:
         if length == 1 << room:
-            bigger = _take_block(overlay, room + 1)
+            bigger = take_block(pool, heap, free, room + 1)
             for e in range(length):
                 pool[bigger + e] = pool[at + e]
-            pool[at] = overlay.free[room]
-            overlay.free[room] = np.uint64(at)
+            pool[at] = free[room]
+            free[room] = np.uint64(at)
             at, room = bigger, room + 1
         pool[at + length] = NEW_ENTRY | np.uint64(symbol)
         length += 1

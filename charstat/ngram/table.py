@@ -77,12 +77,18 @@ class CountTable:
         return np.diff(self.sums) if self.sums is not None else self.rows >> np.uint32(SYMBOL_BITS)
 
 
+def table_bits(context: Context, contexts: int, rows: int) -> tuple[int, int]:
+    """(bits, start_bits) of a table with so many contexts and rows: see the layout at the top of this file."""
+    start_bits = max(1, rows.bit_length())
+    width = identity_bits(context)
+    return min(width, max(0, contexts.bit_length() - 2, width + start_bits - 64)), start_bits
+
+
 def assemble(context: Context, identities: np.ndarray, starts: np.ndarray, rows: np.ndarray, sums: np.ndarray | None = None) -> CountTable:
     """A table from its contexts in rising order. identities: uint64 [n], overwritten; starts: uint32 [n + 1]."""
     width = identity_bits(context)
     n = identities.size
-    start_bits = max(1, int(rows.size).bit_length())
-    bits = min(width, max(0, n.bit_length() - 2, width + start_bits - 64))
+    bits, start_bits = table_bits(context, n, int(rows.size))
     buckets = np.zeros((1 << bits) + 1, np.uint32)
     _fill_buckets(identities, width - bits, buckets)
     records = np.empty(n + 1, np.uint64)

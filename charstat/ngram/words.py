@@ -24,7 +24,7 @@ from numba import njit
 
 from charstat.alphabet import Alphabet
 from charstat.ngram.hashing import ODD_B
-from charstat.tree import DIGIT, OTHER, SYMBOLS, UPPER, character_class
+from charstat.tree import DIGIT, ESCAPE, OTHER, SYMBOLS, UPPER, character_class
 
 MAX_WORD = 32  # characters by which a word is known
 PACK = 9  # symbols in one packed uint64: 63 bits
@@ -57,6 +57,7 @@ HASH, LOWER_HASH, LENGTH, FIRST_KIND, LAST_THREE = range(5)
 WORD_STATE = 5
 U1, U7, U16 = np.uint64(1), np.uint64(7), np.uint64(16)
 MASK16, MASK21, MASK32 = np.uint64(0xFFFF), np.uint64(0x1FFFFF), np.uint64(0xFFFFFFFF)
+NO_LETTERS = np.uint64(ESCAPE << 14 | ESCAPE << 7 | ESCAPE)  # before a word's first letter: 0 is a letter like any other
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -72,6 +73,7 @@ def extend_word(word, symbol, info):
     if word[LENGTH] < np.uint64(MAX_WORD):
         if word[LENGTH] == np.uint64(0):
             word[FIRST_KIND] = np.uint64(info.kind[symbol])
+            word[LAST_THREE] = NO_LETTERS
         word[HASH] = hash_step(word[HASH], symbol)
         word[LOWER_HASH] = hash_step(word[LOWER_HASH], info.lower[symbol])
         word[LAST_THREE] = ((word[LAST_THREE] << U7) | np.uint64(symbol)) & MASK21
@@ -212,6 +214,16 @@ def lower_bound(values, lo, hi, wanted):
         else:
             hi = middle
     return lo
+
+
+@njit(cache=True, nogil=True, inline="always")
+def gallop(values, lo, hi, wanted):
+    """lower_bound for an answer that is likely near lo: the steps double, then the last one is searched."""
+    step = 1
+    while lo + step < hi and np.int64(values[lo + step]) < wanted:
+        lo += step
+        step *= 2
+    return lower_bound(values, lo, min(lo + step, hi), wanted)
 
 
 @njit(cache=True, nogil=True, inline="always")
