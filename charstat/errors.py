@@ -1,15 +1,15 @@
 """The exceptions of charstat, in one tree. Each class carries the exit status of the command line.
 
-    CharstatError                  1  something failed inside charstat
-    ├── UserError                  2  the user can mend it: no traceback is shown
-    │   ├── CorpusError               text that is missing, unreadable, or not UTF-8
-    │   ├── ContextError              an order, preset or context name that does not exist
-    │   ├── FormatError               a model directory that is foreign, truncated or tampered with
-    │   ├── MergeError                models that cannot be added up
-    │   ├── BackendUnavailable        a backend that this machine cannot run
-    │   ├── ResourceError             not enough memory, or a disk that is full or read-only
-    │   └── StateError                stream steps in an order that has no meaning (predict before reset)
-    └── GateMissed                 4  the model works, its accuracy is under the gate
+CharstatError                  1  something failed inside charstat
+├── UserError                  2  the user can mend it: no traceback is shown
+│   ├── CorpusError               text that is missing, unreadable, or not UTF-8
+│   ├── ContextError              an order, preset or context name that does not exist
+│   ├── FormatError               a model directory that is foreign, truncated or tampered with
+│   ├── MergeError                models that cannot be added up
+│   ├── BackendUnavailable        a backend that this machine cannot run
+│   ├── ResourceError             not enough memory, or a disk that is full or read-only
+│   └── StateError                stream steps in an order that has no meaning (predict before reset)
+└── GateMissed                 4  the model works, its accuracy is under the gate
 """
 
 

@@ -205,7 +205,10 @@ class Model:
             for name, table in a.tables.items():
                 pair = [table, b.tables[name]]
                 if table.context.is_words:
-                    pair = [CountTable(t.context, t.bits, t.start_bits, t.buckets, t.records, ids[t.rows], t.sums) for t, ids in zip(pair, new_ids, strict=True)]
+                    pair = [
+                        CountTable(t.context, t.bits, t.start_bits, t.buckets, t.records, ids[t.rows], t.sums)
+                        for t, ids in zip(pair, new_ids, strict=True)
+                    ]
                 writer.add(merge_tables(*pair))
             texts = [m.manifest.get("text") or {} for m in (a, b)]
             info = {
@@ -238,5 +241,3 @@ def merge_vocabularies(a: Vocabulary, b: Vocabulary) -> tuple[Vocabulary, list[n
 def model_symbol_info(alphabet: Alphabet):
     """The word kernels' view of an alphabet."""
     return symbol_info(alphabet, class_map(alphabet))
-
-

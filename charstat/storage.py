@@ -80,7 +80,7 @@ class DirectoryColumns:
         self._sizes = dict.fromkeys(COLUMNS, 0)
         try:
             for name in COLUMNS:
-                self._files[name] = open(self._temp / f"{name}.npy", "w+b")
+                self._files[name] = open(self._temp / f"{name}.npy", "w+b")  # noqa: SIM115 (closed by commit and discard)
                 self._files[name].write(b"\0" * HEADER_BYTES)
                 self._hashes[name] = hashlib.sha256()
         except OSError as e:

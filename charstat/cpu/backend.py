@@ -86,8 +86,7 @@ class CPUBackend:
     def _word_table(self, tokens: Tokens, context: Context) -> CountTable:
         fill, n = word_keys(tokens, context.param)
         runs = [
-            run_lengths(keys, WORD_ID_BITS, True, 0, self.threads)
-            for keys in sorted_keys(fill, n, 64, self.threads, self.budget_bytes)
+            run_lengths(keys, WORD_ID_BITS, True, 0, self.threads) for keys in sorted_keys(fill, n, 64, self.threads, self.budget_bytes)
         ]
         return assemble(context, *join_runs(runs))
 

@@ -174,9 +174,7 @@ def exact_table(context: Context, keys: np.ndarray, counts: np.ndarray) -> Count
     return assemble(context, identities, new_starts, rows)
 
 
-def exact_tables(
-    symbols: np.ndarray, border: int, contexts: list[Context], threads: int, budget_bytes: int | None
-) -> Iterator[CountTable]:
+def exact_tables(symbols: np.ndarray, border: int, contexts: list[Context], threads: int, budget_bytes: int | None) -> Iterator[CountTable]:
     """The tables of character orders up to 8, highest first."""
     keys, counts = sorted_ngrams(symbols, border, threads, budget_bytes)
     wanted = {c.param: c for c in contexts}

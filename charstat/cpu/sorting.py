@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 from numba import njit
@@ -39,9 +40,48 @@ def _scatter(keys, n, shift, lowest, highest, cursors, out):
             cursors[p] += 1
 
 
-def _spans(n: int, threads: int) -> list[tuple[int, int]]:
-    edges = [n * t // threads for t in range(threads + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+class _Threads:
+    """The keys of n positions, spread over threads: every thread has a span of the positions and runs its kernels chunk by chunk."""
+
+    def __init__(self, fill: Fill, n: int, shift: int, threads: int, pool: ThreadPoolExecutor):
+        self.fill, self.shift, self.pool = fill, shift, pool
+        self.spans = list(pairwise(n * t // threads for t in range(threads + 1)))
+
+    def run(self, task: Callable[[int], None]) -> None:
+        """task(t) on every thread."""
+        for done in [self.pool.submit(task, t) for t in range(len(self.spans))]:
+            done.result()
+
+    def each_chunk(self, t: int, step: Callable[[np.ndarray, int], None]) -> None:
+        """step(keys, how many) for the chunks of thread t."""
+        lo, hi = self.spans[t]
+        scratch = np.empty(min(CHUNK_KEYS, hi - lo), np.uint64)
+        for at in range(lo, hi, CHUNK_KEYS):
+            step(scratch, self.fill(at, min(at + CHUNK_KEYS, hi), scratch))
+
+    def tally(self) -> np.ndarray:
+        """Keys of every thread in every partition: int64 [threads, partitions]."""
+        counts = np.zeros((len(self.spans), 1 << PARTITION_BITS), np.int64)
+        self.run(lambda t: self.each_chunk(t, lambda keys, m: _tally(keys, m, self.shift, counts[t])))
+        return counts
+
+    def sorted_group(self, counts: np.ndarray, lowest: int, highest: int) -> np.ndarray:
+        """The keys of the partitions lowest..highest, sorted."""
+        group = counts[:, lowest:highest]
+        sizes = group.sum(axis=0)
+        ends = np.cumsum(sizes)
+        starts = ends - sizes
+        cursors = np.zeros_like(counts)
+        cursors[:, lowest:highest] = starts + np.cumsum(group, axis=0) - group
+        out = np.empty(int(sizes.sum()), np.uint64)
+
+        def scatter(t: int) -> None:
+            self.each_chunk(t, lambda keys, m: _scatter(keys, m, self.shift, lowest, highest, cursors[t], out))
+
+        self.run(scatter)
+        largest_first = np.argsort(-sizes, kind="stable").tolist()
+        self.run(lambda t: _sort_parts(out, starts, ends, largest_first[t :: len(self.spans)]))
+        return out
 
 
 def sorted_keys(fill: Fill, n: int, key_bits: int, threads: int, budget_bytes: int | None = None) -> Iterator[np.ndarray]:
@@ -49,35 +89,11 @@ def sorted_keys(fill: Fill, n: int, key_bits: int, threads: int, budget_bytes: i
 
     Equal values of the top 12 bits are never split over two arrays. Each array is free for the caller to overwrite.
     """
-    shift = key_bits - PARTITION_BITS
-    counts = np.zeros((threads, 1 << PARTITION_BITS), np.int64)
-    spans = _spans(n, threads)
-
-    def each_chunk(t: int, step: Callable[[np.ndarray, int], None]) -> None:
-        scratch = np.empty(min(CHUNK_KEYS, max(1, n)), np.uint64)
-        lo, hi = spans[t]
-        for at in range(lo, hi, CHUNK_KEYS):
-            step(scratch, fill(at, min(at + CHUNK_KEYS, hi), scratch))
-
     with ThreadPoolExecutor(threads) as pool:
-
-        def over_threads(task: Callable[[int], None]) -> None:
-            for done in [pool.submit(task, t) for t in range(threads)]:
-                done.result()
-
-        over_threads(lambda t: each_chunk(t, lambda keys, m: _tally(keys, m, shift, counts[t])))
-        sizes = counts.sum(axis=0)
-        for lowest, highest in partition_groups(sizes, budget_bytes):
-            ends = np.cumsum(sizes[lowest:highest])
-            out = np.empty(int(ends[-1]) if ends.size else 0, np.uint64)
-            cursors = np.zeros_like(counts)
-            before = np.zeros(highest - lowest, np.int64)
-            before[1:] = ends[:-1]
-            cursors[:, lowest:highest] = before + np.cumsum(counts[:, lowest:highest], axis=0) - counts[:, lowest:highest]
-            over_threads(lambda t: each_chunk(t, lambda keys, m: _scatter(keys, m, shift, lowest, highest, cursors[t], out)))
-            parts = sorted(range(highest - lowest), key=lambda p: -sizes[lowest + p])
-            over_threads(lambda t: _sort_parts(out, before, ends, parts[t::threads]))
-            yield out
+        work = _Threads(fill, n, key_bits - PARTITION_BITS, threads, pool)
+        counts = work.tally()
+        for lowest, highest in partition_groups(counts.sum(axis=0), budget_bytes):
+            yield work.sorted_group(counts, lowest, highest)
 
 
 def _sort_parts(keys: np.ndarray, starts: np.ndarray, ends: np.ndarray, parts: list[int]) -> None:
@@ -147,7 +163,7 @@ def run_lengths(keys: np.ndarray, shift: int, words: bool, max_count: int, threa
                 at += 1
         edges.append(at)
     edges.append(keys.size)
-    slices = list(zip(edges[:-1], edges[1:], strict=True))
+    slices = list(pairwise(edges))
     with ThreadPoolExecutor(threads) as pool:
         found = list(pool.map(lambda s: _count_runs(keys, s[0], s[1], shift), slices))
         n_rows, n_contexts = (sum(f[k] for f in found) for k in (0, 1))

@@ -228,7 +228,9 @@ def learn(fixed, s, symbol):
     overlay = s.overlay
     for f in range(keys.shape[0]):
         if keys[f] != np.uint64(0):
-            count_symbol(overlay.slots, overlay.used, overlay.pool, overlay.heap, overlay.free, f, families[f, SLOT], keys[f], symbol, clock)
+            count_symbol(
+                overlay.slots, overlay.used, overlay.pool, overlay.heap, overlay.free, f, families[f, SLOT], keys[f], symbol, clock
+            )
 
 
 @njit(cache=True, nogil=True)

@@ -146,7 +146,9 @@ def select_contexts(contexts: str = "default", order: int = DEFAULT_ORDER) -> tu
         chosen = [parse_context(n) for n in orders] + chosen
     unique = {(c.kind, c.param): c for c in chosen}
     # Character orders first and rising, word contexts last, nested ones before the others: the mixer's back-off chains.
-    return tuple(sorted(unique.values(), key=lambda c: (c.kind != CHARS, c.is_words, not c.nested, c.param * (c.kind == CHARS or c.nested))))
+    return tuple(
+        sorted(unique.values(), key=lambda c: (c.kind != CHARS, c.is_words, not c.nested, c.param * (c.kind == CHARS or c.nested)))
+    )
 
 
 def class_map(alphabet: Alphabet) -> np.ndarray:

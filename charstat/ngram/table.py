@@ -149,9 +149,7 @@ def merge_tables(a: CountTable, b: CountTable) -> CountTable:
     n, m = a.n_contexts + b.n_contexts, a.n_rows + b.n_rows
     identities, starts = np.empty(n, np.uint64), np.empty(n + 1, np.uint32)
     symbols, counts = np.empty(m, np.uint32), np.empty(m, np.uint64)
-    n, m = _merge(
-        ia, a.starts(), a.symbols(), a.counts(), ib, b.starts(), b.symbols(), b.counts(), identities, starts, symbols, counts
-    )
+    n, m = _merge(ia, a.starts(), a.symbols(), a.counts(), ib, b.starts(), b.symbols(), b.counts(), identities, starts, symbols, counts)
     starts = starts[: n + 1].copy()
     if words:
         sums = np.zeros(m + 1, np.uint32)

@@ -230,5 +230,3 @@ def gallop(values, lo, hi, wanted):
 def find_child(node, wanted_symbol, first_child, symbol):
     """First child of a trie node whose symbol is >= wanted_symbol (the end of the children if there is none)."""
     return lower_bound(symbol, np.int64(first_child[node]), np.int64(first_child[node + 1]), wanted_symbol)
-
-
