@@ -240,22 +240,38 @@ def step(fixed, s, symbol):
     learn(fixed, s, symbol)
     advance(fixed, s, symbol)
     observe_symbol(s.match, symbol, s.history[0])
+    s.experts[:, :] = 0.0
     return p
 
 
 @njit(cache=True, nogil=True)
-def walk_text(fixed, s, symbols, out):
+def take_advice(experts, advice):
+    """experts[e] := the cumulative probabilities of advice[e], float64 [E, SYMBOLS]."""
+    for e in range(experts.shape[0]):
+        for symbol in range(SYMBOLS):
+            experts[e, symbol + 1] = experts[e, symbol] + advice[e, symbol]
+
+
+@njit(cache=True, nogil=True)
+def walk_text(fixed, s, symbols, out, advice):
     """Observe symbols one by one: out[i] := P of all 128 symbols before symbols[i]."""
     for i in range(symbols.shape[0]):
+        if advice.shape[0] > 0:
+            take_advice(s.experts, advice[i])
         walk(fixed, s, 0.0, out[i])
         step(fixed, s, np.int64(symbols[i]))
 
 
 @njit(cache=True, nogil=True)
-def step_text(fixed, s, symbols, out, guesses, best_rare):
-    """Observe symbols one by one: out[i] := P(symbols[i]); where guesses has room, the most likely symbol before each."""
+def step_text(fixed, s, symbols, out, guesses, best_rare, advice):
+    """Observe symbols one by one: out[i] := P(symbols[i]); where guesses has room, the most likely symbol before each.
+
+    advice: the experts' probabilities before each, float64 [n, E, SYMBOLS]; with n = 0 they are silent.
+    """
     nothing = np.empty(0, np.float64)
     for i in range(symbols.shape[0]):
+        if advice.shape[0] > 0:
+            take_advice(s.experts, advice[i])
         if guesses.shape[0] > 0:
             guesses[i] = np.uint8(walk(fixed, s, best_rare, nothing))
         out[i] = step(fixed, s, np.int64(symbols[i]))

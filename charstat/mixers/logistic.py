@@ -43,6 +43,7 @@ class MixerRates:
     evidence: float = 0.6
     initial_evidence: float = 0.8  # initial weights of all sources' evidence together, were 60 % of them active
     initial_chain: float = 0.15  # initial weight of each back-off chain
+    initial_expert: float = 0.15  # and of each expert
 
 
 class Mixer(NamedTuple):
@@ -88,6 +89,7 @@ def new_mixer(families: int, orders: int, experts: int, rates: MixerRates) -> Mi
     weights = np.zeros((rows.total, -(-inputs // LANES) * LANES), np.float32)
     weights[:SYMBOLS, :inputs] = rates.initial_evidence / (1.2 * families)
     weights[:SYMBOLS, 2 * families : 2 * families + 3] = rates.initial_chain
+    weights[:SYMBOLS, inputs - experts : inputs] = rates.initial_expert
     return Mixer(weights, initial_logits(2 * families), initial_match_logits(LENGTH_BUCKETS))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from charstat.charmodel_api import CharModel
 from charstat.errors import ContextError, StateError
 from charstat.mixers.evidence import count_states, overlay_states, ratio_bins
-from charstat.mixers.kernels import path_probability, step, step_text, walk, walk_text
+from charstat.mixers.kernels import path_probability, step, step_text, take_advice, walk, walk_text
 from charstat.mixers.logistic import MixerRates, new_mixer, selector_rows
 from charstat.mixers.sources import enter_text
 from charstat.mixers.state import CLOCK, PREPARED, Fixed, Stream, Tables, new_stream
@@ -38,7 +38,8 @@ class Mixture(CharModel):
     """A stream on a model.
 
     overlay_limit: contexts that each family's overlay holds before it forgets the older half. contexts: names of those that are
-    mixed; all of the model's by default, but order 0, which the bias at every node stands for.
+    mixed; all of the model's by default, but order 0, which the bias at every node stands for. experts: how many further models
+    give advice: their probabilities are inputs like the others, each with a learned weight (a neural net's, PPM's, any).
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class Mixture(CharModel):
         rates: MixerRates | None = None,
         overlay_limit: int = DEFAULT_LIMIT,
         contexts: Sequence[str] | None = None,
+        experts: int = 0,
     ):
+        self.experts = experts
         self.model = model
         self.contexts = self._choose(contexts)
         self.alphabet = model.alphabet
@@ -99,8 +102,8 @@ class Mixture(CharModel):
             overlay, match, mixer, clock = old.overlay, new_match(), old.mixer, int(old.at[CLOCK])
         else:
             overlay, match, clock = new_overlay(self._families), new_match(), 0
-            mixer = new_mixer(self._families, self._orders, 0, self._rates)
-        self._stream = new_stream(0, overlay, match, mixer)
+            mixer = new_mixer(self._families, self._orders, self.experts, self._rates)
+        self._stream = new_stream(self.experts, overlay, match, mixer)
         self._stream.at[CLOCK] = clock
         self._block = -1
         enter_text(self._fixed, self._stream)
@@ -179,33 +182,55 @@ class Mixture(CharModel):
             raise ValueError(f"a string of one character is wanted, not {what}")
         return self.alphabet.symbol_of.get(char, ESCAPE)
 
+    def advise(self, advice: np.ndarray) -> None:
+        """What the experts say of the next character: float64 [experts, 128], each row the probabilities of all symbols.
+
+        It holds until the next observe(); without it, and where a row is all 0, an expert is silent. ValueError for other shapes.
+        """
+        take_advice(self._ready().experts, self._advice(advice, 0)[0])
+
+    def _advice(self, advice: np.ndarray | None, n: int) -> np.ndarray:
+        """The advice for n characters (0: for one step) as float64 [n, experts, 128]; none at all if there is none."""
+        if advice is None:
+            return np.empty((0, self.experts, SYMBOLS))
+        advice = np.ascontiguousarray(advice, np.float64)
+        wanted = (n, self.experts, SYMBOLS) if n else (self.experts, SYMBOLS)
+        if advice.shape != wanted:
+            raise ValueError(f"advice of the shape {wanted} is wanted, not {advice.shape}")
+        if not (np.isfinite(advice).all() and (advice >= 0.0).all()):
+            raise ValueError("advice must be probabilities: finite and not negative")
+        return advice if n else advice[np.newaxis]
+
     def observe(self, char: str) -> None:
         """Learn from the character that came, and move on."""
         symbol = self._symbol(char)
         step(self._fixed, self._ready(observing=True), symbol)
 
-    def score(self, text: str) -> np.ndarray:
-        """Observe a text; bits of each character (float64), each predicted before it was observed."""
-        return self._run(text, guess=False)[1]
+    def score(self, text: str, advice: np.ndarray | None = None) -> np.ndarray:
+        """Observe a text; bits of each character (float64), each predicted before it was observed.
 
-    def guess_and_score(self, text: str) -> tuple[list[str], np.ndarray]:
+        advice: what the experts say before each character, float64 [len(text), experts, 128].
+        """
+        return self._run(text, False, advice)[1]
+
+    def guess_and_score(self, text: str, advice: np.ndarray | None = None) -> tuple[list[str], np.ndarray]:
         """Observe a text; the most likely character before each, and the bits of each."""
-        return self._run(text, guess=True)
+        return self._run(text, True, advice)
 
-    def distributions(self, text: str, out: np.ndarray | None = None) -> np.ndarray:
+    def distributions(self, text: str, out: np.ndarray | None = None, advice: np.ndarray | None = None) -> np.ndarray:
         """Observe a text; P of all 128 symbols before each character: float64 [len(text), 128], each row as probabilities()."""
-        symbols = self.alphabet.encode(text)
+        symbols, advice = self.alphabet.encode(text), self._advice(advice, len(text))
         out = np.empty((len(text), SYMBOLS)) if out is None else out
         for s, part in self._blocks(len(text)):
-            walk_text(self._fixed, s, symbols[part], out[part])
+            walk_text(self._fixed, s, symbols[part], out[part], advice[part])
         return out
 
-    def _run(self, text: str, guess: bool) -> tuple[list[str], np.ndarray]:
-        symbols = self.alphabet.encode(text)
+    def _run(self, text: str, guess: bool, advice: np.ndarray | None) -> tuple[list[str], np.ndarray]:
+        symbols, advice = self.alphabet.encode(text), self._advice(advice, len(text))
         p = np.empty(len(text))
         guesses = np.empty(len(text) if guess else 0, np.uint8)
         for s, part in self._blocks(len(text)):
-            step_text(self._fixed, s, symbols[part], p[part], guesses[part] if guess else NO_GUESSES, self._best_rare)
+            step_text(self._fixed, s, symbols[part], p[part], guesses[part] if guess else NO_GUESSES, self._best_rare, advice[part])
         for i in np.flatnonzero(symbols == ESCAPE):
             p[i] *= self.alphabet.rare_probability(text[i])
         return [self._char(g) for g in guesses.tolist()], -np.log2(p)
