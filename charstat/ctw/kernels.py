@@ -1,0 +1,296 @@
+"""Context-tree weighting while streaming: probabilities of nodes and symbols, and online updates of counts and beta.
+
+At node v of the decision tree, along the contexts of the current history from the longest (k = K - 1) to order 0:
+
+    p_k = (beta_k e_k + p_{k+1}) / (beta_k + 1)       e_k: the estimator's P(bit = 1) from n0, n1 of context k
+    p_k = e_k at the longest order; p = 1/2 where v was never seen (KT of nothing)
+    after the bit: beta_k *= e_k(bit) / p_{k+1}(bit), and n_bit += 1, for every context of the path
+
+so that beta stays the ratio P_e / Π P_w of everything seen, and no block probability is ever stored (Willems, Shtarkov and
+Tjalkens 1995; the ratio: Volf, "Weighting techniques in data compression", 2002). Static counts come from the tables through
+cumulative counts of the current contexts, static beta from weights.py; what the stream adds is in one hash table:
+
+    key    uint64        hash of (level, context, node), 0 = free
+    value  float32 [3]   n0, n1 of the stream (weighted), beta now: a copy of the static one where it was first touched
+    stamp  uint32        when it was last touched, so that the older half can be forgotten
+
+Below the root of a context, records are looked up only where the parent's online counts say that there is one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from charstat.ctw.weights import ZERO_REDUNDANCY, find_record
+from charstat.ngram.hashing import CHARS, IDENTITY_BITS, ODD_B, char_identity, mix64
+from charstat.ppm.chain import POSITION, Chain, Place, move_on
+from charstat.ppm.stream import best_symbol
+from charstat.tree import LEAF, SYMBOLS, TreeArrays
+
+U0, U1 = np.uint64(0), np.uint64(1)
+PRUNE = 1e-8  # nodes that are reached less often share evenly below: nothing is looked up
+READY, EPOCH, TOP, USED = range(4)  # in Nodes.at
+ONLINE_WEIGHT, DECAY, ALPHA, BETA_LIMIT, STATIC_CAP = range(5)  # in CTW.options
+NONE = -1
+
+
+class Records(NamedTuple):
+    keys: np.ndarray  # uint64 [capacity]
+    values: np.ndarray  # float32 [capacity, 3]
+    stamps: np.ndarray  # uint32 [capacity]
+
+
+class CTW(NamedTuple):
+    """A stream: the chain and its betas, the place (chain.Place's position and history only), online records, scratch."""
+
+    chain: Chain
+    tree: TreeArrays
+    up: np.ndarray  # int64 [nodes, 2]: a node's parent (-1 for the root), and which child it is
+    beta: np.ndarray  # float32: weights.py
+    beta_at: np.ndarray  # int64 [K]
+    escape_kt: np.ndarray  # float64 [n]: zero-redundancy: P(a first other bit) after n equal ones
+    options: np.ndarray  # float64 [5]
+    modes: np.ndarray  # int64 [2]: estimator, online
+    place: Place
+    records: Records
+    at: np.ndarray  # int64 [4]
+    context: np.ndarray  # int64 [K, 3]: index, first row, types; -1: not in the tables
+    keys: np.ndarray  # uint64 [K]
+    mass: np.ndarray  # float64 [K, 129]: static counts of symbols below s
+    types: np.ndarray  # int64 [K, 129]: static types below s
+    record: np.ndarray  # int64 [128, K]: online record of a node, -1: none
+    nodes: np.ndarray  # int64 [nodes]: all of them, parents first
+    betas: np.ndarray  # float64 [128, K]: beta_k
+    own: np.ndarray  # float64 [128, K]: e_k
+    longer: np.ndarray  # float64 [128, K]: p_{k+1}
+    p: np.ndarray  # float64 [128]: P(bit = 1)
+    done: np.ndarray  # int64 [128]: the epoch that a node was evaluated in
+    reach: np.ndarray  # float64 [2 * SYMBOLS]
+
+
+def new_records(capacity: int) -> Records:
+    return Records(np.zeros(capacity, np.uint64), np.zeros((capacity, 3), np.float32), np.zeros(capacity, np.uint32))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def node_key(context_key, v):
+    key = mix64(context_key + np.uint64(v + 1) * ODD_B)
+    return key if key != U0 else U1
+
+
+@njit(cache=True, nogil=True, inline="always")
+def find_slot(keys, key):
+    """The record of a key, or the free place where it would go."""
+    mask = keys.shape[0] - 1
+    i = np.int64(key >> np.uint64(20)) & mask
+    while keys[i] != U0 and keys[i] != key:
+        i = (i + 1) & mask
+    return i
+
+
+@njit(cache=True, nogil=True)
+def refill(old, new, oldest):
+    """Copy the records touched at or after `oldest`; returns how many."""
+    used = 0
+    for i in range(old.keys.shape[0]):
+        if old.keys[i] != U0 and old.stamps[i] >= oldest:
+            j = find_slot(new.keys, old.keys[i])
+            new.keys[j] = old.keys[i]
+            new.values[j] = old.values[i]
+            new.stamps[j] = old.stamps[i]
+            used += 1
+    return used
+
+
+@njit(cache=True, nogil=True)
+def prepare(ctw):
+    """Find the contexts of the current history and their cumulative static counts."""
+    if ctw.at[READY]:
+        return
+    chain, place = ctw.chain, ctw.place
+    seen = True
+    top = 0
+    for k in range(chain.param.shape[0]):
+        if place.at[POSITION] < chain.param[k]:
+            break
+        top = k
+        identity = char_identity(CHARS, chain.param[k], place.history)
+        ctw.keys[k] = mix64(identity | (np.uint64(k) << np.uint64(IDENTITY_BITS)))
+        index, first, last = np.int64(NONE), np.int64(0), np.int64(0)
+        if seen:
+            index, first, last = find_record(chain, k, identity)
+            seen = index >= 0
+        ctw.context[k, 0], ctw.context[k, 1], ctw.context[k, 2] = index, first, last - first
+        mass, types = ctw.mass[k], ctw.types[k]
+        if not seen:
+            continue
+        s, total, n = 0, 0.0, 0
+        for r in range(chain.row_at[k] + first, chain.row_at[k] + last):
+            row = chain.rows[r]
+            symbol = np.int64(row & np.uint32(127))
+            while s <= symbol:
+                mass[s], types[s] = total, n
+                s += 1
+            total += np.float64(row >> np.uint32(7))
+            n += 1
+        while s <= SYMBOLS:
+            mass[s], types[s] = total, n
+            s += 1
+    ctw.at[TOP] = top
+    ctw.at[EPOCH] += 1
+    ctw.at[READY] = 1
+
+
+@njit(cache=True, nogil=True)
+def walk(ctw, nodes, count, everywhere):
+    """P(bit = 1) of nodes, parents first, and the probability of reaching their children.
+
+    Nodes reached less often than PRUNE share evenly; with `everywhere` they are evaluated nevertheless, for observe(). One
+    function, and its arrays in local names: a call costs a reference count for every array that it is handed.
+    """
+    tree = ctw.tree
+    lowest, mid, end, child, shared, path_node = tree.lowest, tree.mid, tree.end, tree.child, tree.shared, tree.path_node
+    share, up, beta, beta_at, escapes = tree.leaf_share, ctw.up, ctw.beta, ctw.beta_at, ctw.escape_kt
+    rows, row_at = ctw.chain.rows, ctw.chain.row_at
+    keys, values, mask = ctw.records.keys, ctw.records.values, ctw.records.keys.shape[0] - 1
+    context, context_keys, mass, types = ctw.context, ctw.keys, ctw.mass, ctw.types
+    record, own, longer, betas, probability, done, reach = ctw.record, ctw.own, ctw.longer, ctw.betas, ctw.p, ctw.done, ctw.reach
+    deepest, epoch = ctw.at[TOP], ctw.at[EPOCH]
+    zero_redundancy = ctw.modes[0] == ZERO_REDUNDANCY
+    alpha, limit, cap = ctw.options[ALPHA], ctw.options[BETA_LIMIT], ctw.options[STATIC_CAP]
+    low_limit = 1.0 / limit
+    reach[0] = 1.0
+    for i in range(count):
+        v = nodes[i]
+        rare = reach[v] < PRUNE
+        if done[v] != epoch and (everywhere or not rare):
+            done[v] = epoch
+            parent, side = up[v, 0], up[v, 1]
+            a, m, b = lowest[v], mid[v], end[v]
+            p = 0.5
+            for k in range(deepest, -1, -1):
+                n0 = n1 = 0.0
+                weight = -1.0
+                slot = np.int64(NONE)
+                if parent < 0 or (record[parent, k] >= 0 and values[record[parent, k], side] > 0.0):
+                    key = node_key(context_keys[k], v)
+                    slot = np.int64(key >> np.uint64(20)) & mask
+                    while keys[slot] != U0 and keys[slot] != key:
+                        slot = (slot + 1) & mask
+                    if keys[slot] == U0:
+                        slot = np.int64(NONE)
+                record[v, k] = slot
+                first_type = last_type = np.int64(0)
+                if context[k, 0] >= 0:
+                    first_type, last_type = types[k, a], types[k, b]
+                    if first_type < last_type:
+                        n0, n1 = mass[k, m] - mass[k, a], mass[k, b] - mass[k, m]
+                        if n0 + n1 > cap:
+                            n0, n1 = n0 * cap / (n0 + n1), n1 * cap / (n0 + n1)
+                if slot >= 0:
+                    n0 += np.float64(values[slot, 0])
+                    n1 += np.float64(values[slot, 1])
+                    weight = np.float64(values[slot, 2])
+                elif first_type == last_type:
+                    own[v, k] = longer[v, k] = 0.5
+                    betas[v, k] = 1.0
+                    continue
+                e = (n1 + alpha) / (n0 + n1 + 2.0 * alpha)
+                if zero_redundancy and (n0 == 0.0 or n1 == 0.0):
+                    e = escapes[min(np.int64(n0 + n1 + 0.5), escapes.shape[0] - 1)]
+                    if n0 == 0.0:
+                        e = 1.0 - e
+                own[v, k], longer[v, k] = e, p
+                if k == deepest:
+                    p = e
+                else:
+                    if weight < 0.0:
+                        weight = 1.0
+                        if beta_at[k] >= 0:
+                            # The slot of weights.py: a split, the chain above a leaf, or the chain above a split.
+                            split, d = types[k, m], context[k, 2]
+                            if first_type < split < last_type:
+                                at = split - 1
+                            elif last_type - first_type == 1:
+                                at = 2 * (d - 1) + first_type
+                            else:
+                                row = row_at[k] + context[k, 1]
+                                s = np.int64(rows[row + first_type] & np.uint32(127))
+                                u = path_node[s, np.int64(shared[s, np.int64(rows[row + last_type - 1] & np.uint32(127))])]
+                                at = d - 1 + types[k, mid[u]] - 1
+                            weight = np.float64(beta[beta_at[k] + 3 * context[k, 1] - 2 * context[k, 0] + at])
+                    weight = min(max(weight, low_limit), limit)
+                    betas[v, k] = weight
+                    p = (weight * e + p) / (weight + 1.0)
+            probability[v] = p
+        p = share[v] if rare else probability[v]
+        reach[child[v, 0]] = reach[v] * (1.0 - p)
+        reach[child[v, 1]] = reach[v] * p
+
+
+@njit(cache=True, nogil=True)
+def distribution(ctw, out):
+    """out[symbol] := P(symbol) for the current history: float64 [128], sum 1; unused symbols have 0."""
+    prepare(ctw)
+    walk(ctw, ctw.nodes, ctw.nodes.shape[0], False)
+    for s in range(SYMBOLS):
+        out[s] = ctw.reach[LEAF + s] if ctw.tree.depth[s] > 0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def path_probability(ctw, symbol):
+    """P(symbol), the same as distribution() gives; looks at the nodes on its path only, all that observe() needs."""
+    prepare(ctw)
+    walk(ctw, ctw.tree.path_node[symbol], ctw.tree.depth[symbol], True)
+    return ctw.reach[LEAF + symbol]
+
+
+@njit(cache=True, nogil=True)
+def observe(ctw, symbol):
+    """Learn from the symbol that came, in every context of the path, and move on."""
+    path_probability(ctw, symbol)  # makes sure that the nodes on the path were evaluated
+    learn_path(ctw, symbol)
+
+
+@njit(cache=True, nogil=True)
+def learn_path(ctw, symbol):
+    """observe(), right after path_probability() of this symbol."""
+    if ctw.modes[1]:
+        tree, options, records = ctw.tree, ctw.options, ctw.records
+        keys, values, record = records.keys, records.values, ctw.record
+        limit, deepest, online, decay = options[BETA_LIMIT], ctw.at[TOP], np.float32(options[ONLINE_WEIGHT]), np.float32(options[DECAY])
+        stamp = np.uint32(ctw.place.at[POSITION] >> 8)
+        for d in range(tree.depth[symbol]):
+            v, bit = tree.path_node[symbol, d], np.int64(tree.path_bit[symbol, d])
+            for k in range(deepest + 1):
+                slot = record[v, k]
+                if slot < 0:
+                    key = node_key(ctw.keys[k], v)
+                    slot = find_slot(keys, key)
+                    keys[slot] = key
+                    values[slot, 2] = np.float32(ctw.betas[v, k])
+                    ctw.at[USED] += 1
+                if k < deepest:
+                    e, p = ctw.own[v, k], ctw.longer[v, k]
+                    ratio = e / p if bit else (1.0 - e) / (1.0 - p)
+                    values[slot, 2] = np.float32(min(max(ctw.betas[v, k] * ratio, 1.0 / limit), limit))
+                values[slot, bit] += online
+                values[slot, 1 - bit] *= decay
+                records.stamps[slot] = stamp
+    move_on(ctw.place, symbol)
+    ctw.at[READY] = 0
+
+
+@njit(cache=True, nogil=True)
+def run(ctw, symbols, p, guesses, best_rare, out):
+    """Observe symbols one by one; see ppm/stream.SymbolModel._run_symbols."""
+    for i in range(symbols.shape[0]):
+        symbol = np.int64(symbols[i])
+        if guesses.shape[0] > 0:
+            distribution(ctw, out)
+            guesses[i] = np.uint8(best_symbol(out, best_rare))
+        p[i] = path_probability(ctw, symbol)
+        learn_path(ctw, symbol)
