@@ -10,9 +10,14 @@ The names in __all__ are the public surface. They are imported on first use, so 
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from charstat.kernel_cache import drop_stale_kernels
+
 __version__ = "0.1.0"
+
+drop_stale_kernels(Path(__file__).parent)
 
 if TYPE_CHECKING:
     from charstat.alphabet import Alphabet

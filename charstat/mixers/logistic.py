@@ -87,7 +87,7 @@ def new_mixer(families: int, orders: int, experts: int, rates: MixerRates) -> Mi
     inputs = input_count(families, experts)
     rows = selector_rows(orders)
     weights = np.zeros((rows.total, -(-inputs // LANES) * LANES), np.float32)
-    weights[:SYMBOLS, :inputs] = rates.initial_evidence / (1.2 * families)
+    weights[:SYMBOLS, :inputs] = rates.initial_evidence / (1.2 * max(1, families))
     weights[:SYMBOLS, 2 * families : 2 * families + 3] = rates.initial_chain
     weights[:SYMBOLS, inputs - experts : inputs] = rates.initial_expert
     return Mixer(weights, initial_logits(2 * families), initial_match_logits(LENGTH_BUCKETS))

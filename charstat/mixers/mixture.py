@@ -18,7 +18,7 @@ from charstat.mixers.evidence import count_states, overlay_states, ratio_bins
 from charstat.mixers.kernels import path_probability, step, step_text, take_advice, walk, walk_text
 from charstat.mixers.logistic import MixerRates, new_mixer, selector_rows
 from charstat.mixers.sources import enter_text
-from charstat.mixers.state import CLOCK, PREPARED, Fixed, Stream, Tables, new_stream
+from charstat.mixers.state import CLOCK, FAMILY_COLUMNS, NO_MATCH, PREPARED, Fixed, Stream, Tables, new_stream
 from charstat.ngram.contexts import Context
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.match import ensure_match_room, new_match
@@ -38,7 +38,7 @@ class Mixture(CharModel):
     """A stream on a model.
 
     overlay_limit: contexts that each family's overlay holds before it forgets the older half. contexts: names of those that are
-    mixed; all of the model's by default, but order 0, which the bias at every node stands for. experts: how many further models
+    mixed; all of the model's by default, but order 0, which the bias at every node stands for. match: whether the match model is mixed. experts: how many further models
     give advice: their probabilities are inputs like the others, each with a learned weight (a neural net's, PPM's, any).
     """
 
@@ -48,8 +48,10 @@ class Mixture(CharModel):
         rates: MixerRates | None = None,
         overlay_limit: int = DEFAULT_LIMIT,
         contexts: Sequence[str] | None = None,
+        match: bool = True,
         experts: int = 0,
     ):
+        self._match = match
         self.experts = experts
         self.model = model
         self.contexts = self._choose(contexts)
@@ -84,7 +86,7 @@ class Mixture(CharModel):
             [c.kind, c.param, c.reach, identity_bits(c), *(entry[name] for name in names), SLOW if c.is_words else FAST]
             for c, entry in zip(self.contexts, entries, strict=True)
         ]
-        tables = Tables(np.array(families, np.int64), *columns.values(), model.vocabulary.size)
+        tables = Tables(np.array(families, np.int64).reshape(-1, FAMILY_COLUMNS), *columns.values(), model.vocabulary.size)
         r = self._rates
         rates = np.array([r.weights, r.boost, r.boost_chars, r.evidence])
         words = sum(not c.is_words for c in self.contexts)
@@ -105,6 +107,7 @@ class Mixture(CharModel):
             mixer = new_mixer(self._families, self._orders, self.experts, self._rates)
         self._stream = new_stream(self.experts, overlay, match, mixer)
         self._stream.at[CLOCK] = clock
+        self._stream.at[NO_MATCH] = not self._match
         self._block = -1
         enter_text(self._fixed, self._stream)
 
@@ -135,6 +138,12 @@ class Mixture(CharModel):
             end = min(n, at + BLOCK_SYMBOLS - int(s.at[CLOCK]) % BLOCK_SYMBOLS)
             yield s, slice(at, end)
             at = end
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes held beside the count tables, by now."""
+        s = self._ready()
+        return sum(a.nbytes for part in (s, s.overlay, s.match, s.mixer) for a in part if isinstance(a, np.ndarray))
 
     def probabilities(self, out: np.ndarray | None = None) -> np.ndarray:
         """P(symbol) of all 128 symbols (float64); symbol 127 is the escape, unused symbols have 0."""

@@ -32,6 +32,7 @@ from charstat.mixers.state import (
     NEXT_ROW_END,
     NEXT_SYMBOL,
     NODE,
+    NO_MATCH,
     PARAM,
     PLACE,
     POSITION,
@@ -240,7 +241,7 @@ def prepare(fixed, s):
         t.families, t.buckets, t.records, t.rows, slots,
     )  # fmt: skip
     overlay_order = find_online(s.families, s.keys, t.families, slots, pool)
-    at[EXPECTED] = expected_symbol(s.match)
+    at[EXPECTED] = np.int64(-1) if at[NO_MATCH] else expected_symbol(s.match)
     at[LENGTH_BUCKET] = length_bucket(s.match.state[2])
     place = min(at[PLACE], WORD_PLACES - 1)
     previous = np.int64(s.history[0] & np.uint64(127))

@@ -19,10 +19,11 @@ from charstat.tree import MAX_DEPTH, SYMBOLS, TreeArrays
 
 # Columns of Tables.families, one row a family (ngram/table.py)
 KIND, PARAM, REACH, WIDTH, BITS, START_BITS, BUCKET_AT, RECORD_AT, ROW_AT, SUM_AT, SPEED = range(11)
+FAMILY_COLUMNS = 11
 # Columns of Stream.families
 FOUND, FOUND_END, LIST, LIST_LENGTH, SLOT, WORD_ROW, WORD_ROW_END, NEXT_ROW, NEXT_ROW_END, TOUCHED = range(10)
 # Stream.at. POSITION counts the symbols of the text, CLOCK all symbols that were learned from.
-POSITION, PREPARED, NODE, FIRST_ID, END_ID, PLACE, EXPECTED, LENGTH_BUCKET, TREE_READY, NEXT_SYMBOL, CLOCK = range(11)
+POSITION, PREPARED, NODE, FIRST_ID, END_ID, PLACE, EXPECTED, LENGTH_BUCKET, TREE_READY, NEXT_SYMBOL, CLOCK, NO_MATCH = range(12)
 
 
 class Tables(NamedTuple):
@@ -56,7 +57,7 @@ class Fixed(NamedTuple):
 class Stream(NamedTuple):
     """The state of a position in the text, and scratch space. K inputs, padded to Kp."""
 
-    at: np.ndarray  # int64 [11]
+    at: np.ndarray  # int64 [12]
     history: np.ndarray  # uint64 [5]: packed symbols and classes (ngram/hashing.py)
     word: np.ndarray  # uint64 [WORD_STATE]
     features: np.ndarray  # uint64 [N_FEATURES]
@@ -87,7 +88,7 @@ def new_stream(experts: int, overlay: Overlay, match: Match, mixer: Mixer) -> St
     """The state at the start of a text."""
     f, kp = mixer.logits.shape[0] // 2, mixer.weights.shape[1]
     return Stream(
-        at=np.zeros(11, np.int64),
+        at=np.zeros(12, np.int64),
         history=np.zeros(5, np.uint64),
         word=np.zeros(WORD_STATE, np.uint64),
         features=np.zeros(N_FEATURES, np.uint64),

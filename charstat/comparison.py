@@ -1,0 +1,133 @@
+"""Several models on one built model's count tables, side by side; and what each source of the mixture is worth.
+
+The models share the tables: nothing is counted again. Each is evaluated from its as-built state on the same text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from charstat.charmodel_api import CharModel, evaluate
+from charstat.errors import ContextError
+from charstat.model import Model
+
+WARM_UP_CHARS = 64
+
+
+def _ppm(model: Model) -> CharModel:
+    from charstat.ppm import PPMC, PPMC_TUNED
+
+    return PPMC(model, **PPMC_TUNED)
+
+
+def _ppmc(model: Model) -> CharModel:
+    from charstat.ppm import PPMC
+
+    return PPMC(model)
+
+
+def _ppmd(model: Model) -> CharModel:
+    from charstat.ppm import InheritingPPM
+
+    return InheritingPPM(model)
+
+
+def _ctw(model: Model) -> CharModel:
+    from charstat.ctw import CTW_TUNED, ContextTreeWeighting
+
+    return ContextTreeWeighting(model, **CTW_TUNED)
+
+
+def _ngram(model: Model) -> CharModel:
+    from charstat.ngram.interpolated import KneserNey
+
+    return KneserNey(model)
+
+
+def _match(model: Model) -> CharModel:
+    return model.stream(contexts=())
+
+
+def _mix(model: Model) -> CharModel:
+    return model.stream()
+
+
+def _advised(model: Model) -> CharModel:
+    from charstat.mixers.combine import AdvisedMixture
+
+    experts = [_ppmd(model), _ctw(model)]
+    return AdvisedMixture(model.stream(experts=len(experts)), experts)
+
+
+MODELS: dict[str, tuple[str, Callable[[Model], CharModel]]] = {
+    "ppm": ("PPM-C, online counts weighted and fading, deterministic contexts first", _ppm),
+    "ppmc": ("PPM-C as published, all counts alike", _ppmc),
+    "ppmd": ("PPM with information inheritance and SEE", _ppmd),
+    "ctw": ("context-tree weighting, adaptive estimator", _ctw),
+    "ngram": ("interpolated modified Kneser-Ney, static counts only", _ngram),
+    "match": ("the match model alone, over a learned bias", _match),
+    "mix": ("the mixture", _mix),
+    "advised": ("the mixture, with ppmd and ctw as experts", _advised),
+}
+
+
+def parse_models(names: str) -> list[str]:
+    """The names of a comma-separated list. ContextError for one that does not exist."""
+    chosen = [n.strip() for n in names.split(",")]
+    for name in chosen:
+        if name not in MODELS:
+            raise ContextError(f"no model is named {name!r}: there are {', '.join(MODELS)}")
+    return list(dict.fromkeys(chosen))
+
+
+def measure(stream: CharModel, text: str, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
+    """accuracy, bits_per_char, chars_per_s (after a warm-up that compiles), and the bytes held beside the tables."""
+    stream.reset()
+    stream.guess_and_score(text[:WARM_UP_CHARS])
+    r = evaluate(stream, text, progress)
+    n_bytes = getattr(stream, "n_bytes", None)
+    return {"accuracy": r.accuracy, "bits_per_char": r.bits_per_char, "chars_per_s": r.chars_per_s, "bytes": n_bytes}
+
+
+def compare(model: Model, names: list[str], text: str, gate: float) -> Iterator[dict[str, Any]]:
+    """One row per model: {model, about, accuracy, bits_per_char, chars_per_s, bytes, opened_s, passed}."""
+    for name in names:
+        about, make = MODELS[name]
+        started = time.perf_counter()
+        stream = make(model)
+        opened = time.perf_counter() - started
+        row = measure(stream, text)
+        yield {"model": name, "about": about, **row, "opened_s": opened, "passed": row["accuracy"] >= gate}
+
+
+def ablate(model: Model, text: str) -> Iterator[dict[str, Any]]:
+    """The mixture without each of its sources, and with each expert: {source, accuracy, bits_per_char, us_per_char, ...}.
+
+    The first row is the mixture as it is; worth_bits and worth_accuracy of the others are what the source contributes: how much
+    worse the mixture is without it, or better with it. us_per_char is what the source takes.
+    """
+    from charstat.mixers.combine import AdvisedMixture
+
+    def row(source: str, stream: CharModel) -> dict[str, Any]:
+        r = measure(stream, text)
+        return {"source": source, "accuracy": r["accuracy"], "bits_per_char": r["bits_per_char"], "us": 1e6 / r["chars_per_s"]}
+
+    base = row("mixture", model.stream())
+    yield {**base, "worth_bits": None, "worth_accuracy": None, "us_per_char": base["us"]}
+    mixed = [c.name for c in model.stream().contexts]
+    variants: list[tuple[str, int, CharModel]] = [
+        (f"- {name}", 1, model.stream(contexts=[n for n in mixed if n != name])) for name in mixed
+    ]
+    variants.append(("- match", 1, model.stream(match=False)))
+    for name in ("ppmd", "ctw", "ngram"):
+        variants.append((f"+ {name}", -1, AdvisedMixture(model.stream(experts=1), [MODELS[name][1](model)])))
+    for source, sign, stream in variants:
+        r = row(source, stream)
+        yield {
+            **r,
+            "worth_bits": sign * (r["bits_per_char"] - base["bits_per_char"]),
+            "worth_accuracy": sign * (base["accuracy"] - r["accuracy"]),
+            "us_per_char": sign * (base["us"] - r["us"]),
+        }

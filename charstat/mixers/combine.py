@@ -1,0 +1,85 @@
+"""A mixture advised by other models: each expert's probabilities are one more input of the logistic mixer.
+
+Experts see the same text and learn from it by themselves; the mixer learns what to make of each. An expert is anything with
+reset(), observe(char) and probabilities(out) over the mixture's 128 symbols: PPM, context-tree weighting, Kneser-Ney, or a
+neural net's distribution mapped to characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from charstat.charmodel_api import CharModel
+from charstat.mixers.mixture import BLOCK_SYMBOLS, Mixture
+from charstat.tree import SYMBOLS
+
+
+class Expert(Protocol):
+    """What can advise a mixture."""
+
+    def reset(self) -> None: ...
+
+    def observe(self, char: str) -> None: ...
+
+    def probabilities(self, out: np.ndarray | None = None) -> np.ndarray: ...
+
+
+class AdvisedMixture(CharModel):
+    """A mixture (made with experts=len(experts)) and the experts that advise it."""
+
+    def __init__(self, mixture: Mixture, experts: Sequence[Expert]):
+        if mixture.experts != len(experts):
+            raise ValueError(f"the mixture expects {mixture.experts} experts, not {len(experts)}")
+        self.mixture, self.experts = mixture, tuple(experts)
+        self._advised = False
+
+    def reset(self) -> None:
+        for model in (self.mixture, *self.experts):
+            model.reset()
+        self._advised = False
+
+    def _ask(self) -> None:
+        if not self._advised:
+            self.mixture.advise(np.stack([e.probabilities() for e in self.experts]))
+            self._advised = True
+
+    def predict(self) -> dict[str, float]:
+        """As Mixture.predict."""
+        self._ask()
+        return self.mixture.predict()
+
+    def predict_char(self) -> str:
+        """As Mixture.predict_char."""
+        self._ask()
+        return self.mixture.predict_char()
+
+    def observe(self, char: str) -> None:
+        """Learn from the character that came: the mixture and every expert."""
+        self._ask()
+        self.mixture.observe(char)
+        for expert in self.experts:
+            expert.observe(char)
+        self._advised = False
+
+    def score(self, text: str) -> np.ndarray:
+        """Observe a text; bits of each character, each predicted before it was observed: float64 [len(text)]."""
+        return self.guess_and_score(text)[1]
+
+    def guess_and_score(self, text: str) -> tuple[list[str], np.ndarray]:
+        """Observe a text; the most likely character before each, and the bits of each."""
+        guesses: list[str] = []
+        bits = np.empty(len(text))
+        for at in range(0, len(text), BLOCK_SYMBOLS):
+            part = text[at : at + BLOCK_SYMBOLS]
+            advice = np.empty((len(part), len(self.experts), SYMBOLS))
+            for e, expert in enumerate(self.experts):
+                for i, char in enumerate(part):  # each row is asked for before its character is observed
+                    expert.probabilities(advice[i, e])
+                    expert.observe(char)
+            guessed, bits[at : at + len(part)] = self.mixture.guess_and_score(part, advice)
+            guesses += guessed
+        self._advised = False
+        return guesses, bits
