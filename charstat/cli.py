@@ -177,17 +177,29 @@ def build(
               help="Score the first N characters; 0: all.")  # fmt: skip
 @click.option("--gate", type=float, default=DEFAULT_GATE, show_default=True, metavar="A", callback=_check_gate,
               help="The accuracy to reach; exit status 4 below it.")  # fmt: skip
+@click.option("--models", metavar="NAMES", help="Compare models on the same tables: of ppm, ppmc, ppmd, ctw, ngram, match, mix, advised.")
+@click.option("--ablate", is_flag=True, help="Also print what each source of the mixture is worth.")
 @_json
 @click.pass_context
-def evaluate_command(ctx: click.Context, path: str | None, data: str | None, split: str, chars: int, gate: float, as_json: bool) -> None:
+def evaluate_command(
+    ctx: click.Context, path: str | None, data: str | None, split: str, chars: int, gate: float,
+    models: str | None, ablate: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Predict a text character by character, learning on the way, and report the accuracy.
 
-    Without --data: what the model was built from. Every character is predicted before it is observed.
+    Without --data: what the model was built from. Every character is predicted before it is observed. With --models or --ablate:
+    a table of models or sources instead, one row each; the gate is passed if one of them passes it.
     """
     from charstat.corpus import normalise_split, open_corpus
     from charstat.report import Steps, show_eval
 
     split = normalise_split(split)
+    if models is not None:
+        from charstat.comparison import parse_models
+
+        chosen = parse_models(models)
+    else:
+        chosen = ["mix"]
     corpus = None if data is None else open_corpus(data)
     path = _newest_model() if path is None else path
     steps = Steps()
@@ -198,6 +210,20 @@ def evaluate_command(ctx: click.Context, path: str | None, data: str | None, spl
         text = corpus.text(split, chars or None)
     if not text:
         raise CorpusError(f"the {split} split of {corpus.name!r} is empty: there is nothing to evaluate; choose another --split or --data")
+    notes = [SAMPLE_NOTE] if corpus.kind == "sample" else []
+    if len(text) < chars:
+        notes.append(f"the split has {len(text):,} characters, not the {chars:,} asked for")
+    if split == "train":
+        notes.append("the model may have been counted from this very text: this is no measure of how it predicts")
+    facts = {
+        "model": str(path), "data": _describe(corpus), "split": split, "chars": len(text), "gate": gate,
+        "sample": corpus.kind == "sample", "built_from": built_from, "order": model.order,
+        "preset": model.manifest.get("preset"), "notes": notes, "charstat_version": __version__,
+    }  # fmt: skip
+    if models is not None or ablate:
+        if not _compare(model, chosen, text, facts, ablate, steps, as_json):
+            ctx.exit(GateMissed.exit_code)
+        return
     from charstat.charmodel_api import evaluate
 
     stream = model.stream()
@@ -207,18 +233,29 @@ def evaluate_command(ctx: click.Context, path: str | None, data: str | None, spl
     with steps("predicting", total=len(text)) as progress:
         result = evaluate(stream, text, progress)
     passed = result.accuracy >= gate
-    notes = [SAMPLE_NOTE] if corpus.kind == "sample" else []
-    if len(text) < chars:
-        notes.append(f"the split has {len(text):,} characters, not the {chars:,} asked for")
-    if split == "train":
-        notes.append("the model may have been counted from this very text: this is no measure of how it predicts")
-    show_eval({
-        "model": str(path), "data": _describe(corpus), "split": split, **result.to_dict(), "gate": gate, "passed": passed,
-        "sample": corpus.kind == "sample", "built_from": built_from, "order": model.order,
-        "preset": model.manifest.get("preset"), "notes": notes, "charstat_version": __version__,
-    }, result.correct, as_json)  # fmt: skip
+    show_eval({**facts, **result.to_dict(), "passed": passed}, result.correct, as_json)
     if not passed:
         ctx.exit(GateMissed.exit_code)
+
+
+def _compare(model: Model, chosen: list[str], text: str, facts: dict, with_ablation: bool, steps: Steps, as_json: bool) -> bool:
+    """Show the table of models, and of sources; returns whether one of the models passes the gate."""
+    from charstat.comparison import ablate, compare
+    from charstat.report import show_comparison
+
+    rows, sources = [], []
+    with steps("comparing models", total=len(chosen)) as done:
+        for row in compare(model, chosen, text, facts["gate"]):
+            rows.append(row)
+            done(len(rows))
+    if with_ablation:
+        with steps("ablating the mixture", total=len(model.contexts) + 4) as done:
+            for row in ablate(model, text):
+                sources.append(row)
+                done(len(sources))
+    passed = any(row["passed"] for row in rows)
+    show_comparison({**facts, "models": rows, "passed": passed, **({"ablation": sources} if with_ablation else {})}, as_json)
+    return passed
 
 
 @cli.command()

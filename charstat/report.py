@@ -145,6 +145,27 @@ def show_eval(result: dict[str, Any], correct: np.ndarray, as_json: bool) -> Non
     _show(_facts("Evaluation", result["sample"], rows), _curve(result), _plot(result, correct))
 
 
+def show_comparison(result: dict[str, Any], as_json: bool) -> None:
+    """Models on one text, a row each, and where there is an ablation what each source of the mixture is worth."""
+    if as_json:
+        return _print_json(result)
+    text = f"{result['data']['description']}, {result['split']}, {result['chars']:,} characters; order {result['order']}"
+    columns = [("Model", "left"), ("Accuracy", "right"), ("Bits/char", "right"), ("Characters/s", "right"), ("Memory", "right")]
+    models = _table(f"Models on {text}", *columns, (f"Gate {result['gate']:g}", "left"), ("What it is", "left"))
+    for row in result["models"]:
+        figures = [f"{row['accuracy']:.4f}", f"{row['bits_per_char']:.4f}", f"{row['chars_per_s']:,.0f}", _bytes(row["bytes"])]
+        models.add_row(row["model"], *figures, _gate({**row, "gate": result["gate"]}), row["about"])
+    parts = [models]
+    if "ablation" in result:
+        columns = [("Accuracy", "right"), ("Bits/char", "right"), ("Worth bits", "right"), ("Worth accuracy", "right"), ("µs/char", "right")]
+        sources = _table("The mixture without (-) or with (+) each source, and what that source is worth", ("Source", "left"), *columns)
+        for row in result["ablation"]:
+            worth = ["", ""] if row["worth_bits"] is None else [f"{row['worth_bits']:+.4f}", f"{100 * row['worth_accuracy']:+.2f} pp"]
+            sources.add_row(row["source"], f"{row['accuracy']:.4f}", f"{row['bits_per_char']:.4f}", *worth, f"{row['us_per_char']:.1f}")
+        parts.append(sources)
+    _show(*parts, *[Text(note, "yellow") for note in result["notes"]])
+
+
 def show_model(result: dict[str, Any], as_json: bool) -> None:
     """What a model directory holds."""
     if as_json:
