@@ -31,6 +31,7 @@ from charstat.errors import CharstatError, CorpusError, FormatError, GateMissed,
 if TYPE_CHECKING:
     from charstat.corpus import Corpus
     from charstat.model import Model
+    from charstat.report import Steps
 
 MODELS = Path("models")  # where build puts models, and eval and inspect look for them
 HUB_NAME = "wikitext-103"

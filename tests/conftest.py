@@ -1,37 +1,9 @@
 """Shared by the whole suite: hypothesis profiles, and models small enough to build in a moment, built once."""
 
-import hashlib
-import os
-import shutil
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def _kernel_cache() -> Path:
-    """A numba cache of its own for every state of the kernels.
-
-    subtle: numba recompiles a cached function when the file it stands in changes, not when an inlined function from another
-    file does: after a change in ngram/words.py the stream in mixers/kernels.py would still run with the old word state.
-    """
-    digest = hashlib.sha256(os.environ.get("NUMBA_BOUNDSCHECK", "").encode())
-    for file in sorted((ROOT / "charstat").rglob("*.py")):
-        source = file.read_bytes()
-        if b"njit" in source or b"np.uint64(" in source:
-            digest.update(file.name.encode() + source)
-    for old in (ROOT / "build").glob("numba-*"):
-        if time.time() - old.stat().st_mtime > 86_400:
-            shutil.rmtree(old, ignore_errors=True)
-    return ROOT / "build" / f"numba-{digest.hexdigest()[:16]}"
-
-
-if "numba" not in sys.modules and "NUMBA_CACHE_DIR" not in os.environ:
-    os.environ["NUMBA_CACHE_DIR"] = str(_kernel_cache())  # subprocesses of tests inherit it
 
 from charstat.counting import build_model
 

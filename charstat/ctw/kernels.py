@@ -27,7 +27,7 @@ from numba import njit
 from charstat.ctw.weights import ZERO_REDUNDANCY, find_record
 from charstat.ngram.hashing import CHARS, IDENTITY_BITS, ODD_B, char_identity, mix64
 from charstat.ppm.chain import POSITION, Chain, Place, move_on
-from charstat.ppm.stream import best_symbol
+from charstat.symbol_model import best_symbol
 from charstat.tree import LEAF, SYMBOLS, TreeArrays
 
 U0, U1 = np.uint64(0), np.uint64(1)

@@ -38,7 +38,7 @@ from charstat.ctw.kernels import CTW, READY, USED, Records, distribution, new_re
 from charstat.ctw.weights import KT, ZERO_REDUNDANCY, build_weights
 from charstat.errors import ContextError
 from charstat.ppm.chain import build_chain, new_place
-from charstat.ppm.stream import SymbolModel
+from charstat.symbol_model import SymbolModel
 from charstat.tree import LEAF, SYMBOLS
 
 if TYPE_CHECKING:

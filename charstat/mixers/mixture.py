@@ -6,14 +6,12 @@ predicted. reset() restores the as-built state exactly; two evaluations in a row
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from charstat.charmodel_api import CharModel
-from charstat.errors import ContextError, StateError
+from charstat.errors import ContextError
 from charstat.mixers.evidence import count_states, overlay_states, ratio_bins
 from charstat.mixers.kernels import path_probability, step, step_text, take_advice, walk, walk_text
 from charstat.mixers.logistic import MixerRates, new_mixer, selector_rows
@@ -24,17 +22,17 @@ from charstat.ngram.hashing import CHARS
 from charstat.ngram.match import ensure_match_room, new_match
 from charstat.ngram.overlay import DEFAULT_LIMIT, FAST, SLOW, ensure_room, new_overlay
 from charstat.ngram.table import identity_bits
+from charstat.symbol_model import SymbolModel
 from charstat.tree import ESCAPE, SYMBOLS
 
 if TYPE_CHECKING:
     from charstat.model import Model
 
 BLOCK_SYMBOLS = 4096
-LIST_RARE_FROM = 0.01  # predict() lists the rare characters when the escape is at least this likely
 NO_GUESSES, NO_PROBABILITIES = np.empty(0, np.uint8), np.empty(0)
 
 
-class Mixture(CharModel):
+class Mixture(SymbolModel):
     """A stream on a model.
 
     overlay_limit: contexts that each family's overlay holds before it forgets the older half. contexts: names of those that are
@@ -51,20 +49,16 @@ class Mixture(CharModel):
         match: bool = True,
         experts: int = 0,
     ):
+        super().__init__(model)
         self._match = match
         self.experts = experts
-        self.model = model
         self.contexts = self._choose(contexts)
-        self.alphabet = model.alphabet
-        self.unlisted_mass = 0.0
         self._rates = rates or MixerRates()
         self._limit = max(2 * BLOCK_SYMBOLS, overlay_limit)
         self._families = len(self.contexts)
         self._orders = sum(c.kind == CHARS for c in self.contexts)
         self._fixed = self._fixed_arrays()
-        self._rare_char, self._best_rare = next(iter(self.alphabet.rare_probabilities.items()), ("", 0.0))
         self._stream = None
-        self._probabilities = np.empty(SYMBOLS)
 
     def _choose(self, names: Sequence[str] | None) -> tuple[Context, ...]:
         known = {c.name: c for c in self.model.contexts}
@@ -84,6 +78,7 @@ class Mixture(CharModel):
         names = ("bits", "start_bits", "bucket_at", "record_at", "row_at", "sum_at")
         families = [
             [c.kind, c.param, c.reach, identity_bits(c), *(entry[name] for name in names), SLOW if c.is_words else FAST]
+            + [c.param == 0 and entry["rows"] == model.vocabulary.size]  # only the context p can have a row for every word
             for c, entry in zip(self.contexts, entries, strict=True)
         ]
         tables = Tables(np.array(families, np.int64).reshape(-1, FAMILY_COLUMNS), *columns.values(), model.vocabulary.size)
@@ -99,6 +94,10 @@ class Mixture(CharModel):
 
     def reset(self, keep_learning: bool = False) -> None:
         """Back to the as-built state. keep_learning: only forget the context (what was learned online stays)."""
+        self._restart(keep_learning)
+        self._started = True
+
+    def _restart(self, keep_learning: bool = False) -> None:
         if keep_learning and self._stream is not None:
             old = self._stream
             overlay, match, mixer, clock = old.overlay, new_match(), old.mixer, int(old.at[CLOCK])
@@ -116,9 +115,8 @@ class Mixture(CharModel):
 
         What grows or forgets does so at the start of a block, so that results do not depend on how the text is cut into calls.
         """
+        self._check_started()
         s = self._stream
-        if s is None:
-            raise StateError("reset() comes first: it puts the model at the start of a text")
         clock = int(s.at[CLOCK])
         if observing and clock // BLOCK_SYMBOLS != self._block:
             self._block = clock // BLOCK_SYMBOLS
@@ -145,39 +143,12 @@ class Mixture(CharModel):
         s = self._ready()
         return sum(a.nbytes for part in (s, s.overlay, s.match, s.mixer) for a in part if isinstance(a, np.ndarray))
 
-    def probabilities(self, out: np.ndarray | None = None) -> np.ndarray:
-        """P(symbol) of all 128 symbols (float64); symbol 127 is the escape, unused symbols have 0."""
-        out = np.empty(SYMBOLS) if out is None else out
+    def _fill(self, out: np.ndarray) -> None:
         walk(self._fixed, self._ready(), 0.0, out)
-        return out
-
-    def log_probs(self, out: np.ndarray | None = None) -> np.ndarray:
-        """Natural logarithms of probabilities(): float64 [128]; -inf for unused symbols."""
-        out = self.probabilities(out)
-        with np.errstate(divide="ignore"):
-            return np.log(out, out=out)
-
-    def predict(self) -> dict[str, float]:
-        """P(char) of the whole alphabet, in symbol order. Rare characters follow when the escape has at least 1 %.
-
-        What is not listed adds up to `unlisted_mass`: listed + unlisted = 1.
-        """
-        p = self.probabilities(self._probabilities)
-        listed = dict(zip(self.alphabet.chars, p.tolist(), strict=False))
-        escape = float(p[ESCAPE])
-        self.unlisted_mass = escape
-        if escape >= LIST_RARE_FROM:
-            rare = self.alphabet.rare_probabilities
-            listed.update((c, escape * q) for c, q in rare.items())
-            self.unlisted_mass = escape * (1.0 - math.fsum(rare.values()))
-        return listed
 
     def predict_char(self) -> str:
         """The most likely next character: the argmax of predict(), found by visiting a few nodes."""
         return self._char(int(walk(self._fixed, self._ready(), self._best_rare, NO_PROBABILITIES)))
-
-    def _char(self, symbol: int) -> str:
-        return self.alphabet.chars[symbol] if symbol != ESCAPE else self._rare_char
 
     def probability(self, char: str) -> float:
         """P(char) now, without observing it; looks at one path of the tree."""
@@ -185,30 +156,24 @@ class Mixture(CharModel):
         p = float(path_probability(self._fixed, self._ready(), symbol))
         return p * self.alphabet.rare_probability(char) if symbol == ESCAPE else p
 
-    def _symbol(self, char: str) -> int:
-        if not isinstance(char, str) or len(char) != 1:
-            what = f"{len(char)} characters" if isinstance(char, str) else type(char).__name__
-            raise ValueError(f"a string of one character is wanted, not {what}")
-        return self.alphabet.symbol_of.get(char, ESCAPE)
-
     def advise(self, advice: np.ndarray) -> None:
         """What the experts say of the next character: float64 [experts, 128], each row the probabilities of all symbols.
 
         It holds until the next observe(); without it, and where a row is all 0, an expert is silent. ValueError for other shapes.
         """
-        take_advice(self._ready().experts, self._advice(advice, 0)[0])
+        take_advice(self._ready().experts, self._advice(advice, None)[0])
 
-    def _advice(self, advice: np.ndarray | None, n: int) -> np.ndarray:
-        """The advice for n characters (0: for one step) as float64 [n, experts, 128]; none at all if there is none."""
+    def _advice(self, advice: np.ndarray | None, n: int | None) -> np.ndarray:
+        """The advice for n characters (None: for one step) as float64 [n, experts, 128]; none at all if there is none."""
         if advice is None:
             return np.empty((0, self.experts, SYMBOLS))
         advice = np.ascontiguousarray(advice, np.float64)
-        wanted = (n, self.experts, SYMBOLS) if n else (self.experts, SYMBOLS)
+        wanted = (self.experts, SYMBOLS) if n is None else (n, self.experts, SYMBOLS)
         if advice.shape != wanted:
             raise ValueError(f"advice of the shape {wanted} is wanted, not {advice.shape}")
         if not (np.isfinite(advice).all() and (advice >= 0.0).all()):
             raise ValueError("advice must be probabilities: finite and not negative")
-        return advice if n else advice[np.newaxis]
+        return advice[np.newaxis] if n is None else advice
 
     def observe(self, char: str) -> None:
         """Learn from the character that came, and move on."""
@@ -239,7 +204,10 @@ class Mixture(CharModel):
         p = np.empty(len(text))
         guesses = np.empty(len(text) if guess else 0, np.uint8)
         for s, part in self._blocks(len(text)):
-            step_text(self._fixed, s, symbols[part], p[part], guesses[part] if guess else NO_GUESSES, self._best_rare, advice[part])
+            self._run_symbols(symbols[part], p[part], guesses[part] if guess else NO_GUESSES, s, advice[part])
         for i in np.flatnonzero(symbols == ESCAPE):
             p[i] *= self.alphabet.rare_probability(text[i])
         return [self._char(g) for g in guesses.tolist()], -np.log2(p)
+
+    def _run_symbols(self, symbols: np.ndarray, p: np.ndarray, guesses: np.ndarray, s: Stream, advice: np.ndarray) -> None:
+        step_text(self._fixed, s, symbols, p, guesses, self._best_rare, advice)

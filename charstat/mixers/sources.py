@@ -16,6 +16,7 @@ from numba import njit
 
 from charstat.mixers.logistic import HIT_LEVELS, MATCH_LEVELS, WORD_PLACES, sum_rows
 from charstat.mixers.state import (
+    ALL_WORDS,
     BITS,
     BUCKET_AT,
     CLOCK,
@@ -31,8 +32,8 @@ from charstat.mixers.state import (
     NEXT_ROW,
     NEXT_ROW_END,
     NEXT_SYMBOL,
-    NODE,
     NO_MATCH,
+    NODE,
     PARAM,
     PLACE,
     POSITION,
@@ -123,8 +124,8 @@ def continue_word(at, families, symbol, tables, rows, first_child, trie_symbol, 
         return
     child = find_child(node, symbol, first_child, trie_symbol)
     last = np.int64(first_child[node + 1])
-    if child == last or np.int64(trie_symbol[child]) != symbol:
-        at[NODE] = NO_NODE
+    if child == last or np.int64(trie_symbol[child]) != symbol or first_child[child] == first_child[child + 1]:
+        at[NODE] = NO_NODE  # no word of the training text goes on like this, or all that do are known no further
         return
     first = np.int64(first_id[child])
     end = np.int64(first_id[child + 1]) if child + 1 < last else at[END_ID]
@@ -300,7 +301,7 @@ def fill_word_path(node, depth, path_node, path_bit, tree_mid, tables, families,
             lo, hi = families[f, FOUND], families[f, FOUND_END]
             if tables[f, KIND] != WORDS or lo >= hi:
                 continue
-            if tables[f, PARAM] == 0:  # the context p has a row for every word
+            if tables[f, ALL_WORDS]:  # no need to search
                 middle = min(max(tables[f, ROW_AT] + boundary, lo), hi)
             else:
                 middle = lower_bound(rows, lo, hi, boundary)
@@ -372,7 +373,7 @@ def fill_word_leaves(node, tables, families, rows, sums, first_child, trie_symbo
             end = hi
             if child + 1 < last:
                 wanted = np.int64(first_id[child + 1])
-                end = tables[f, ROW_AT] + wanted if tables[f, PARAM] == 0 else gallop(rows, r, hi, wanted)
+                end = tables[f, ROW_AT] + wanted if tables[f, ALL_WORDS] else gallop(rows, r, hi, wanted)
             leaves[np.int64(trie_symbol[child]), f] = np.int32(sums[at + end] - sums[at + r])
             r = end
             child += 1

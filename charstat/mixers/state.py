@@ -18,8 +18,8 @@ from charstat.ngram.words import WORD_STATE, SymbolInfo
 from charstat.tree import MAX_DEPTH, SYMBOLS, TreeArrays
 
 # Columns of Tables.families, one row a family (ngram/table.py)
-KIND, PARAM, REACH, WIDTH, BITS, START_BITS, BUCKET_AT, RECORD_AT, ROW_AT, SUM_AT, SPEED = range(11)
-FAMILY_COLUMNS = 11
+KIND, PARAM, REACH, WIDTH, BITS, START_BITS, BUCKET_AT, RECORD_AT, ROW_AT, SUM_AT, SPEED, ALL_WORDS = range(12)
+FAMILY_COLUMNS = 12
 # Columns of Stream.families
 FOUND, FOUND_END, LIST, LIST_LENGTH, SLOT, WORD_ROW, WORD_ROW_END, NEXT_ROW, NEXT_ROW_END, TOUCHED = range(10)
 # Stream.at. POSITION counts the symbols of the text, CLOCK all symbols that were learned from.
@@ -29,7 +29,7 @@ POSITION, PREPARED, NODE, FIRST_ID, END_ID, PLACE, EXPECTED, LENGTH_BUCKET, TREE
 class Tables(NamedTuple):
     """All static tables of a model, concatenated."""
 
-    families: np.ndarray  # int64 [F, 11]; SPEED: where the overlay's entries hold the count that this family uses
+    families: np.ndarray  # int64 [F, FAMILY_COLUMNS]; SPEED: which count of the overlay's entries; ALL_WORDS: row = word id
     buckets: np.ndarray  # uint32
     records: np.ndarray  # uint64
     rows: np.ndarray  # uint32

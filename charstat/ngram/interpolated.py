@@ -26,7 +26,7 @@ from numba import njit
 from charstat.ngram.overlay import Overlay, new_overlay
 from charstat.ppm.chain import FOUND, Chain, Place, build_chain, find, move_on, new_place
 from charstat.ppm.continuation import level_sizes, with_continuation
-from charstat.ppm.stream import SymbolModel, best_symbol
+from charstat.symbol_model import SymbolModel, best_symbol
 from charstat.tree import SYMBOLS
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ from numba import njit
 
 from charstat.ngram.overlay import DEFAULT_LIMIT, Overlay, ensure_room, new_overlay
 from charstat.ppm.chain import FOUND, POSITION, Chain, Counts, Place, build_chain, find, gather, learn, new_counts, new_place
-from charstat.ppm.stream import CHUNK_SYMBOLS, SymbolModel, best_symbol
+from charstat.symbol_model import CHUNK_SYMBOLS, SymbolModel, best_symbol
 from charstat.tree import SYMBOLS
 
 if TYPE_CHECKING:

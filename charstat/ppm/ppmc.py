@@ -44,7 +44,7 @@ from charstat.errors import ContextError
 from charstat.ngram.overlay import DEFAULT_LIMIT, Overlay, ensure_room, new_overlay
 from charstat.ppm.chain import FOUND, POSITION, Chain, Counts, Place, build_chain, gather_all, learn, new_counts, new_place
 from charstat.ppm.continuation import with_continuation
-from charstat.ppm.stream import CHUNK_SYMBOLS, SymbolModel, best_symbol
+from charstat.symbol_model import CHUNK_SYMBOLS, SymbolModel, best_symbol
 from charstat.tree import SYMBOLS
 
 if TYPE_CHECKING:

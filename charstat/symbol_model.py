@@ -1,8 +1,8 @@
-"""SymbolModel: a CharModel over symbols. What PPM, CTW and Kneser-Ney share: characters in and out, and the escape's cost.
+"""SymbolModel: a CharModel over symbols. What all models here share: characters in and out, and the escape's cost.
 
-A model fills P(symbol) for all 128 symbols and learns from a symbol; this file makes dictionaries, guesses and bits of that,
-with the same conventions as mixers/mixture.py: rare characters share the escape's probability (alphabet.py), the guess is the
-most likely character, the lower symbol of equals, rare ones last.
+A model fills P(symbol) for all 128 symbols and learns from a symbol; this file makes dictionaries, guesses and bits of that.
+Rare characters share the escape's probability (alphabet.py); the guess is the most likely character, the lower symbol of
+equals, rare ones last.
 """
 
 from __future__ import annotations
