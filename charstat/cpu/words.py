@@ -29,7 +29,7 @@ from charstat.ngram.words import (
     word_shape,
 )
 
-SNAPSHOT_TOKENS = 1 << 18  # the features are saved this often, so that threads can start in the middle
+SNAPSHOT_TOKENS = 1 << 14  # the features are saved this often, so that a chunk can start anywhere
 U24 = np.uint64(WORD_ID_BITS)
 
 

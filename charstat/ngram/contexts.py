@@ -90,7 +90,7 @@ class Context:
     def fields(self) -> str:
         """What the context looks at, in words."""
         if self.kind == CHARS:
-            return f"the last {self.param} characters" if self.param else "nothing"
+            return ("nothing", "the last character")[self.param] if self.param < 2 else f"the last {self.param} characters"
         if self.kind == CLASSES_OF:
             return f"the classes of the last {self.param} characters, the last character"
         if self.kind == SPARSE:

@@ -1,0 +1,68 @@
+"""What `charstat bundle` and `charstat contest` show: the dictionary that --json prints, or tables of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.text import Text
+
+from charstat.contest.bundle import Bundle
+from charstat.report import _bytes, _facts, _print_json, _seconds, _show, _table
+
+UNMETERED = {"import": "import and warm-up", "evaluation": "evaluation"}
+
+
+def show_bundle(bundle: Bundle, as_json: bool) -> None:
+    """A submission that was written."""
+    preset = bundle.preset
+    if as_json:
+        return _print_json({
+            "path": str(bundle.path), "preset": preset.to_dict(), "backend": bundle.backend, "author": bundle.author, "bytes": bundle.bytes,
+            "wheel": bundle.wheel_name, "wheel_sha256": bundle.wheel_sha256, "wheel_bytes": bundle.wheel_bytes,
+        })  # fmt: skip
+    chars = "all, as far as time and memory go" if preset.chars is None else f"{preset.chars:,}, {preset.sample}"
+    _show(_facts("Submission", False, [
+        ("File", f"{bundle.path}, {_bytes(bundle.bytes)}"),
+        ("Author", bundle.author),
+        ("Preset", preset.name),
+        ("Characters", chars),
+        ("Order, contexts", f"{preset.order}, {preset.contexts}"),
+        ("Backend", bundle.backend),
+        ("Embedded", f"{bundle.wheel_name}, SHA-256 {bundle.wheel_sha256}"),
+    ]))  # fmt: skip
+
+
+def show_contest(result: dict[str, Any], as_json: bool) -> None:
+    """The result of a run: one JSON object, or the verdict and what was not metered."""
+    if as_json:
+        return _print_json(result)
+    passed = not result["disqualified"]
+    limit = result.get("acc_min", result.get("max_train_seconds"))
+    verdict = Text("QUALIFIED", "bold green") if passed else Text(f"DISQUALIFIED: {result['reason']} ({limit:g})", "bold red")
+    accuracy = "— (not evaluated)" if result["val_char_accuracy"] is None else f"{result['val_char_accuracy']:.4f}"
+    rows = [
+        ("Submission", f"{result['submission']} by {result['author'] or '—'}, SHA-256 {result['submission_sha256'][:16]}…"),
+        ("Text", result["data"]["description"]),
+        ("Characters", f"{result['train_chars']:,} to train on, {result['val_chars']:,} scored"),
+        ("Contract", result["contract"]),
+        ("train()", f"{result['training_duration_s']:.3f} s"),
+        ("GPU", result["gpu_name"] or f"— ({result['reasons'].get('gpu_name')})"),
+        ("Energy, GPU net", _joules(result, "training_energy_J")),
+    ]
+    if result["contract"] == "dev":
+        rows += [("Energy, CPU", f"{_joules(result, 'cpu_energy_J')} (42.5 W, as in the contest)"),
+                 ("Energy, total", Text(_joules(result, "total_energy_J"), "bold"))]  # fmt: skip
+    rows += [("CPU by its counters", _joules(result, "cpu_measured_J")), ("Accuracy", Text(accuracy, "bold")), ("Verdict", verdict)]
+    rows += [("Note", Text(note, "yellow")) for note in result["notes"]]
+    table = _table("Not metered by the contest", ("Step", "left"), ("Time", "right"), ("GPU gross", "right"), ("CPU", "right"))
+    for step, name in UNMETERED.items():
+        window = result["unmetered"][step]
+        if window is not None:
+            joules = ["—" if window[key] is None else f"{window[key]:,.1f} J" for key in ("gpu_gross_J", "cpu_measured_J")]
+            table.add_row(name, _seconds(window["seconds"]), *joules)
+    _show(_facts("Contest", result["data"]["kind"] == "sample", rows), table)
+
+
+def _joules(result: dict[str, Any], key: str) -> str:
+    value = result[key]
+    return f"— ({result['reasons'].get(key)})" if value is None else f"{value:,.1f} J" if value >= 10 else f"{value:.3f} J"
