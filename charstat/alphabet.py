@@ -121,12 +121,12 @@ class Alphabet:
         return {c: self.rare_probability(c) for c in sorted(self.rare, key=lambda c: (-self.rare[c], c))}
 
     def to_dict(self) -> dict:
-        return {"chars": self.chars, "tree": self.tree.code, "rare": self.rare}
+        return {"chars": list(self.chars), "tree": self.tree.code, "rare": self.rare}
 
     @classmethod
     def from_dict(cls, d: dict) -> Alphabet:
         """The inverse of to_dict(). ValueError, KeyError or TypeError if d is no alphabet."""
-        alphabet = cls(str(d["chars"]), DecisionTree.from_code(d["tree"]), {str(c): int(n) for c, n in d["rare"].items()})
+        alphabet = cls("".join(d["chars"]), DecisionTree.from_code(d["tree"]), {str(c): int(n) for c, n in d["rare"].items()})
         if len(set(alphabet.chars)) != alphabet.size or alphabet.tree.code.count(".") != alphabet.size + 1:
             raise ValueError("an alphabet whose tree does not fit its characters")
         return alphabet

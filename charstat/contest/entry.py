@@ -101,14 +101,14 @@ class Entry:
         if not _compiled():
             _compile_in_parallel(self.preset, say)
         self._warm_up()
-        self._limit = self._measure_limit() if self.preset.chars is None else None
+        self._rate = self._measure_rate() if self.preset.chars is None else 0.0
         what = f"the {self.preset.name} preset, {self.contract} contract, counting on {self._engine.device} ({self._engine.name}: {why})"
         say(f"{what}; warm after {time.perf_counter() - started:.1f} s")
 
     def train(self, text: str):
         """Count the text, or what the preset takes of it; the runner's CharModel."""
         started = time.perf_counter()
-        taken = choose_text(text, self.preset.chars or self._limit, self.preset.sample) or "\n"
+        taken = choose_text(text, self._chars(), self.preset.sample) or "\n"
         try:
             model = count(taken, self.preset, self._engine)
         except Exception as e:  # whatever a device can fail with, the CPU can still count
@@ -116,6 +116,7 @@ class Entry:
                 raise
             self._say(f"counting on {self._engine.device} failed ({type(e).__name__}: {e}): going on with the CPU")
             self._engine = choose_backend("cpu", _threads())[0]
+            taken = choose_text(taken, self._chars(), "first")
             model = count(taken, self.preset, self._engine)
         stream = model.stream()
         where = f"{len(taken):,} of {len(text):,} characters on {self._engine.device} ({self._engine.name})"
@@ -141,16 +142,22 @@ class Entry:
                 model.predict()
                 model.observe(char)
 
-    def _measure_limit(self) -> int | None:
-        """How many characters the memory takes and, on the CPU, the time; None: any number."""
-        free = free_memory_bytes()
+    def _chars(self) -> int | None:
+        """How many characters train() takes: the preset's, or as many as the memory and, on the CPU, the time allow; None: all."""
+        if self.preset.chars is not None:
+            return self.preset.chars
+        free = free_memory_bytes()  # only now: the text itself is in memory
         limits = [] if free is None else [int(MEMORY_SHARE * free / BYTES_PER_CHAR)]
         if self._engine.name == "cpu":
-            text = warm_text(200_000)
-            started = time.perf_counter()
-            count(text, self.preset, self._engine)
-            limits.append(int(TIME_SHARE * self.preset.count_s * len(text) / (time.perf_counter() - started)))
+            limits.append(int(TIME_SHARE * self.preset.count_s * self._rate))
         return max(1, min(limits)) if limits else None
+
+    def _measure_rate(self) -> float:
+        """Characters that the CPU counts in a second."""
+        text = warm_text(200_000)
+        started = time.perf_counter()
+        count(text, self.preset, choose_backend("cpu", _threads())[0])
+        return len(text) / (time.perf_counter() - started)
 
 
 def warm_text(more_words: int = 0) -> str:
