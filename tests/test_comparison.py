@@ -1,0 +1,117 @@
+"""comparison.py, mixers/combine.py and `charstat eval --models`: models side by side, experts, ablation."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from charstat import ContextError, evaluate
+from charstat.cli import cli
+from charstat.comparison import MODELS, ablate, compare, parse_models
+from charstat.counting import build_model
+from charstat.mixers.combine import AdvisedMixture
+from charstat.ngram.interpolated import KneserNey
+from charstat.ppm import InheritingPPM
+
+
+@pytest.fixture(scope="module")
+def model(train_text):
+    return build_model(train_text[:40_000], order=4, contexts="o0,o1,o2,o3,o4,p,p.w1", threads=1)
+
+
+@pytest.fixture(scope="module")
+def text(english):
+    return english[200_000:201_500]
+
+
+@pytest.fixture
+def advised(model):
+    return AdvisedMixture(model.stream(experts=2), [InheritingPPM(model), KneserNey(model)])
+
+
+def test_experts_char_by_char_and_in_one_go(advised, text):
+    advised.reset()
+    guesses, bits = advised.guess_and_score(text)
+    advised.reset()
+    one_by_one = []
+    for char, guess in zip(text, guesses, strict=True):
+        p = advised.predict()
+        assert advised.predict_char() == guess
+        one_by_one.append(p[char])
+        advised.observe(char)
+    assert np.array_equal(-np.log2(one_by_one), bits)
+    advised.reset()
+    assert np.array_equal(advised.score(text), bits)
+
+
+def test_observing_without_predicting_is_the_same(advised, text):
+    advised.reset()
+    for char in text[:300]:
+        advised.observe(char)
+    after = advised.predict()
+    advised.reset()
+    advised.score(text[:300])
+    assert advised.predict() == after
+
+
+def test_the_mixture_is_told_by_its_experts(model, advised, text):
+    """An expert that knows the text is soon believed, and one whose weight is learned costs little when it knows nothing."""
+    plain = evaluate(model.stream(), text)
+    symbols = model.alphabet.encode(text)
+    oracle = np.full((len(text), 1, 128), 1e-4)
+    oracle[np.arange(len(text)), 0, symbols] = 1.0
+    stream = model.stream(experts=1)
+    stream.reset()
+    assert stream.score(text, oracle)[500:].mean() < 0.5 * plain.bits[500:].mean()
+    stream.reset()
+    noise = np.random.default_rng(1).dirichlet(np.ones(128), (len(text), 1))
+    assert stream.score(text, noise).mean() < plain.bits_per_char + 0.1
+    assert evaluate(advised, text).bits_per_char < plain.bits_per_char
+
+
+def test_wrong_number_of_experts(model):
+    with pytest.raises(ValueError, match="expects 1 experts, not 2"):
+        AdvisedMixture(model.stream(experts=1), [KneserNey(model), KneserNey(model)])
+
+
+def test_compare_all_models(model, text):
+    rows = list(compare(model, list(MODELS), text, gate=0.2))
+    assert [row["model"] for row in rows] == list(MODELS)
+    assert all(np.isfinite(row["bits_per_char"]) and 0 < row["accuracy"] < 1 and row["chars_per_s"] > 0 for row in rows)
+    by_name = {row["model"]: row for row in rows}
+    assert by_name["mix"]["bits_per_char"] == evaluate(model.stream(), text).bits_per_char
+    assert by_name["mix"]["bits_per_char"] < min(by_name[n]["bits_per_char"] for n in ("ppm", "ppmc", "ctw", "ngram", "match"))
+    assert all(row["passed"] == (row["accuracy"] >= 0.2) for row in rows)
+
+
+def test_ablation_drops_every_source(model, text):
+    rows = list(ablate(model, text))
+    mixed = [c.name for c in model.stream().contexts]
+    assert [row["source"] for row in rows] == ["mixture", *(f"- {n}" for n in mixed), "- match", "+ ppmd", "+ ctw", "+ ngram"]
+    base = rows[0]
+    without_words = next(row for row in rows if row["source"] == "- p.w1")
+    assert without_words["worth_bits"] == without_words["bits_per_char"] - base["bits_per_char"]
+    assert without_words["bits_per_char"] == evaluate(model.stream(contexts=[n for n in mixed if n != "p.w1"]), text).bits_per_char
+
+
+def test_unknown_model():
+    with pytest.raises(ContextError, match="no model is named 'lstm'"):
+        parse_models("ppm,lstm")
+    assert parse_models("ppm, mix,ppm") == ["ppm", "mix"]
+
+
+def test_command_line(model, english, tmp_path):
+    (tmp_path / "text.txt").write_text(english[:60_000], encoding="utf-8")
+    model.save(tmp_path / "m")
+    args = ["eval", "--model", str(tmp_path / "m"), "--data", str(tmp_path / "text.txt"), "--chars", "800", "--gate", "0.1"]
+    run = CliRunner().invoke(cli, [*args, "--models", "ngram,mix", "--json"])
+    assert run.exit_code == 0, run.output
+    result = json.loads(run.stdout)
+    assert [row["model"] for row in result["models"]] == ["ngram", "mix"]
+    assert result["passed"] and "ablation" not in result
+    shown = CliRunner().invoke(cli, [*args, "--models", "mix", "--ablate"])
+    assert shown.exit_code == 0, shown.output
+    assert "- p.w1" in shown.output and "Worth bits" in shown.output
+    assert CliRunner().invoke(cli, [*args[:-1], "0.99", "--models", "mix"]).exit_code == 4
+    assert CliRunner().invoke(cli, [*args, "--models", "lstm"]).exit_code == 2
