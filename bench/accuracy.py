@@ -1,4 +1,4 @@
-"""Accuracy and bits per character: python bench/accuracy.py MODEL TEXT [--windows 0,240000,..] [--chars 60000]
+"""Accuracy and bits per character: python bench/accuracy.py MODEL [MODEL ..] --text TEXT [--windows 0,200000,..]
 
 One row per window of the text, the model's mixture started cold in each. The contest's score is the window that starts at 0;
 tune on the others, so that over-fitting shows.

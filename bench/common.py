@@ -17,7 +17,7 @@ def header(title: str, text: dict | None = None) -> None:
     print(f"  device   {cpu_name()}, {os.cpu_count()} logical CPUs, {platform.system()} {platform.machine()}")
     print(f"  software Python {platform.python_version()}, numpy {numpy.__version__}, numba {numba.__version__}")
     if text:
-        print(f"  text     {text['chars']:,} characters, sha256 {text['sha256'][:16]}")
+        print(f"  text     {text['chars']:,} characters, sha256 {text.get('sha256', 'of several parts')[:16]}")
     print(f"  command  python {' '.join(sys.argv)}")
     print()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from charstat.charmodel_api import CharModel, evaluate
@@ -103,31 +104,36 @@ def compare(model: Model, names: list[str], text: str, gate: float) -> Iterator[
 
 
 def ablate(model: Model, text: str) -> Iterator[dict[str, Any]]:
-    """The mixture without each of its sources, and with each expert: {source, accuracy, bits_per_char, us_per_char, ...}.
+    """The mixture without each of its sources, and with each expert.
+
+    Rows are {source, accuracy, bits_per_char, us_per_char, worth_bits, worth_accuracy}.
 
     The first row is the mixture as it is; worth_bits and worth_accuracy of the others are what the source contributes: how much
-    worse the mixture is without it, or better with it. us_per_char is what the source takes.
+    worse the mixture is without it, or better with it. us_per_char is what the source takes: a difference of two single timings.
     """
     from charstat.mixers.combine import AdvisedMixture
 
     def row(source: str, stream: CharModel) -> dict[str, Any]:
         r = measure(stream, text)
-        return {"source": source, "accuracy": r["accuracy"], "bits_per_char": r["bits_per_char"], "us": 1e6 / r["chars_per_s"]}
+        return {"source": source, "accuracy": r["accuracy"], "bits_per_char": r["bits_per_char"], "us_per_char": 1e6 / r["chars_per_s"]}
+
+    def advised(name: str) -> CharModel:
+        return AdvisedMixture(model.stream(experts=1), [MODELS[name][1](model)])
 
     base = row("mixture", model.stream())
-    yield {**base, "worth_bits": None, "worth_accuracy": None, "us_per_char": base["us"]}
+    yield {**base, "worth_bits": None, "worth_accuracy": None}
     mixed = [c.name for c in model.stream().contexts]
-    variants: list[tuple[str, int, CharModel]] = [
-        (f"- {name}", 1, model.stream(contexts=[n for n in mixed if n != name])) for name in mixed
+    # Each is made when its row is due, so that only one is held at a time.
+    variants: list[tuple[str, int, Callable[[], CharModel]]] = [
+        (f"- {name}", 1, partial(model.stream, contexts=[n for n in mixed if n != name])) for name in mixed
     ]
-    variants.append(("- match", 1, model.stream(match=False)))
-    for name in ("ppmd", "ctw", "ngram"):
-        variants.append((f"+ {name}", -1, AdvisedMixture(model.stream(experts=1), [MODELS[name][1](model)])))
-    for source, sign, stream in variants:
-        r = row(source, stream)
+    variants.append(("- match", 1, partial(model.stream, match=False)))
+    variants += [(f"+ {name}", -1, partial(advised, name)) for name in ("ppmd", "ctw", "ngram")]
+    for source, sign, make in variants:
+        r = row(source, make())
         yield {
             **r,
             "worth_bits": sign * (r["bits_per_char"] - base["bits_per_char"]),
             "worth_accuracy": sign * (base["accuracy"] - r["accuracy"]),
-            "us_per_char": sign * (base["us"] - r["us"]),
+            "us_per_char": sign * (base["us_per_char"] - r["us_per_char"]),
         }

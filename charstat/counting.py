@@ -19,14 +19,16 @@ import numpy as np
 from charstat.alphabet import Alphabet
 from charstat.corpus import text_fingerprint
 from charstat.energy import EnergyMeter
-from charstat.errors import BackendUnavailable, CorpusError
+from charstat.errors import BackendUnavailable, CorpusError, ResourceError
 from charstat.model import Model, ModelWriter, model_symbol_info
 from charstat.ngram.contexts import DEFAULT_ORDER, Context, select_contexts
+from charstat.ngram.hashing import CHARS
 from charstat.ngram.table import CountTable
 from charstat.ngram.words import SymbolInfo, Vocabulary
 from charstat.storage import DirectoryColumns, MemoryColumns
 
 BACKENDS = ("auto", "cpu", "gpu")
+MAX_CHARS = 1 << 31
 DEFAULT_MEMORY_SHARE = 0.6  # of the memory that is free when the build starts
 
 
@@ -121,6 +123,8 @@ def build_model(
         raise CorpusError("the training text is empty: there is nothing to count")
     reader = getattr(engine, "energy_reader", None)  # the GPU backend knows which device's counter to read
     meter = meter or EnergyMeter(reader() if reader else None, synchronize=engine.synchronize)
+    if len(history) + len(text) >= MAX_CHARS:
+        raise ResourceError(f"a text of more than {MAX_CHARS - 1:,} characters: the tables' row numbers have 32 bits")
     started = time.perf_counter()
     columns = MemoryColumns() if out is None else DirectoryColumns(out)
     try:
@@ -159,7 +163,13 @@ def build_model(
             "phases": energy.phases,
             "energy": energy.to_dict(),
         }
-        about = {"order": order, "preset": contexts, "text": text_fingerprint(text), "data": data, "build": build}
+        about = {
+            "order": max((c.param for c in chosen if c.kind == CHARS), default=0),
+            "preset": contexts,
+            "text": text_fingerprint(text),
+            "data": data,
+            "build": build,
+        }
         about["text"]["history_chars"] = len(history)
         model = writer.finish(alphabet, chosen, about)
         done = steps

@@ -1,8 +1,8 @@
 """The exceptions of charstat, in one tree. Each class carries the exit status of the command line.
 
-CharstatError                  1  something failed inside charstat
+CharstatError                  1  something failed inside charstat; BrokenSubmission (contest/runner.py)
 ├── UserError                  2  the user can mend it: no traceback is shown
-│   ├── CorpusError               text that is missing, unreadable, or not UTF-8
+│   ├── CorpusError               text that is missing, unreadable, or not UTF-8; HubUnavailable (corpus.py)
 │   ├── ContextError              an order, preset or context name that does not exist
 │   ├── FormatError               a model directory that is foreign, truncated or tampered with
 │   ├── MergeError                models that cannot be added up

@@ -157,7 +157,13 @@ def show_comparison(result: dict[str, Any], as_json: bool) -> None:
         models.add_row(row["model"], *figures, _gate({**row, "gate": result["gate"]}), row["about"])
     parts = [models]
     if "ablation" in result:
-        columns = [("Accuracy", "right"), ("Bits/char", "right"), ("Worth bits", "right"), ("Worth accuracy", "right"), ("µs/char", "right")]
+        columns = [
+            ("Accuracy", "right"),
+            ("Bits/char", "right"),
+            ("Worth bits", "right"),
+            ("Worth accuracy", "right"),
+            ("µs/char", "right"),
+        ]
         sources = _table("The mixture without (-) or with (+) each source, and what that source is worth", ("Source", "left"), *columns)
         for row in result["ablation"]:
             worth = ["", ""] if row["worth_bits"] is None else [f"{row['worth_bits']:+.4f}", f"{100 * row['worth_accuracy']:+.2f} pp"]

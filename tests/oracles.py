@@ -513,8 +513,8 @@ class MixtureTwin:
 
     def _evidence(self, k: int, n1: int, n: int) -> tuple[tuple, float]:
         """The name of a source's state, and the logit that it starts with."""
-        steps = int(np.float32(n1) * np.float32(1023) / np.float32(n)) + (n1 > 0)
-        ratio = 14 if steps == 1024 else 0 if steps == 0 else 1 + sum((steps - 0.5) / 1023 >= e for e in self.ratio_edges)
+        steps = int(np.float32(n1) * np.float32(1024) / np.float32(n)) + (n1 > 0)
+        ratio = 14 if steps == 1025 else 0 if steps == 0 else 1 + sum((steps - 0.5) / 1024 >= e for e in self.ratio_edges)
         count = n if k < self.families else (n + UNIT // 2) // UNIT
         bucket = sum(count >= e for e in self.count_edges)
         return (k, bucket, ratio), log_odds(self.ratio_typical[ratio], self.count_typical[bucket])

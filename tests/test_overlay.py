@@ -240,3 +240,19 @@ def test_enough_room_is_left_alone():
 @pytest.mark.parametrize(("name", "value"), [("FAST_DECAY", 0.4), ("SLOW_DECAY", 0.95), ("UNIT", UNIT), ("MAX_FIXED", MOST)])
 def test_constants(name, value):
     assert getattr(overlay_module, name) == value
+
+
+def test_room_for_full_lists_that_all_grow_at_once():
+    """A list that is full takes twice its room in one step, and a block can hold thousands of such steps."""
+    families, contexts, block = 2, 3000, 4096
+    overlay, position = new_overlay(families), 0
+    for symbol in range(17):  # rooms of 1, 2, 4, 8 and 16 entries are full; then all grow to 32 in one block
+        for start in range(0, contexts, block):
+            overlay = ensure_room(overlay, block, position)
+            for context in range(start, min(start + block, contexts)):
+                key = np.uint64((context + 1) << 20)
+                for family in range(families):
+                    p = find_slot(overlay.slots, family, key)
+                    count_symbol(*overlay, family, p, key, symbol, position)
+                position += 1
+            assert int(overlay.heap[0]) <= overlay.pool.size

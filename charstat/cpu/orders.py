@@ -15,7 +15,7 @@ from numba import njit
 
 from charstat.cpu.sorting import sorted_keys
 from charstat.ngram.contexts import EXACT_ORDER, Context
-from charstat.ngram.hashing import IDENTITY_BITS, MASK57, mix57
+from charstat.ngram.hashing import IDENTITY_BITS, mix57
 from charstat.ngram.table import MAX_COUNT, CountTable, assemble
 
 WINDOW = EXACT_ORDER + 1
@@ -118,7 +118,7 @@ def _contexts_of(keys, contexts, starts):
     c = 0
     for i in range(keys.shape[0]):
         if i == 0 or (keys[i] >> U7) != (keys[i - 1] >> U7):
-            contexts[c] = mix57(keys[i] >> U7) & MASK57
+            contexts[c] = mix57(keys[i] >> U7)
             starts[c] = np.uint32(i)
             c += 1
     starts[c] = np.uint32(keys.shape[0])
@@ -189,7 +189,7 @@ def exact_tables(symbols: np.ndarray, border: int, contexts: list[Context], thre
             if order in wanted:
                 all_keys, all_counts = add_ngrams(keys, counts, short_windows(symbols, border, order))
                 waiting.append(pool.submit(exact_table, wanted[order], all_keys, all_counts))
-            while len(waiting) > 1:
+            while len(waiting) > (threads > 1):  # one thread: wait for it
                 yield waiting.pop(0).result()
         for future in waiting:
             yield future.result()

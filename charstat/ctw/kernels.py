@@ -286,7 +286,7 @@ def learn_path(ctw, symbol):
 
 @njit(cache=True, nogil=True)
 def run(ctw, symbols, p, guesses, best_rare, out):
-    """Observe symbols one by one; see ppm/stream.SymbolModel._run_symbols."""
+    """Observe symbols one by one; see symbol_model.SymbolModel._run_symbols."""
     for i in range(symbols.shape[0]):
         symbol = np.int64(symbols[i])
         if guesses.shape[0] > 0:

@@ -46,6 +46,21 @@ class AdvisedMixture(CharModel):
             self.mixture.advise(np.stack([e.probabilities() for e in self.experts]))
             self._advised = True
 
+    @property
+    def unlisted_mass(self) -> float:
+        """What the last predict() did not list."""
+        return self.mixture.unlisted_mass
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes held beside the count tables, where the experts say so."""
+        return sum(getattr(model, "n_bytes", 0) for model in (self.mixture, *self.experts))
+
+    def probabilities(self, out: np.ndarray | None = None) -> np.ndarray:
+        """As Mixture.probabilities."""
+        self._ask()
+        return self.mixture.probabilities(out)
+
     def predict(self) -> dict[str, float]:
         """As Mixture.predict."""
         self._ask()

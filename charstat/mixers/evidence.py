@@ -18,7 +18,7 @@ COUNT_TYPICAL = (0.5, 1.0, 2.0, 3.0, 4.5, 7.0, 11.0, 22.0, 60.0, 200.0, 1000.0, 
 COUNT_LIMIT = COUNT_EDGES[-1]  # larger counts are all the same
 RATIO_EDGES = (0.03, 0.08, 0.15, 0.25, 0.4, 0.55, 0.7, 0.82, 0.9, 0.95, 0.98, 0.995)
 RATIO_TYPICAL = (0.015, 0.05, 0.11, 0.2, 0.32, 0.47, 0.62, 0.76, 0.86, 0.925, 0.965, 0.988, 0.999)
-RATIO_STEPS = 1023
+RATIO_STEPS = 1024  # a power of two: n1 = n gives exactly this share
 ALL_ZERO, ALL_ONE = 0, len(RATIO_TYPICAL) + 1  # the bins of n1 = 0 and of n1 = n
 RATIO_BINS = len(RATIO_TYPICAL) + 2
 SILENT = 0  # the state of n = 0

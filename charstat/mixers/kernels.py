@@ -1,8 +1,7 @@
 """The compiled steps of the mixture stream: mix at nodes of the decision tree, search it, learn.
 
     path_probability     P(symbol): evaluates the five or so decisions on its path
-    all_probabilities    all 128, parents first; subtrees that cannot matter are not looked into
-    most_likely          best-first search
+    walk                 all 128 probabilities (nodes under PRUNE share evenly), or the most likely character, best first
     step                 path_probability, then learn from the symbol, then move on
 
 One path and the whole tree are mixed by the same function on the same integers (sources.py): the probabilities are the same

@@ -16,7 +16,7 @@ from charstat.mixers.evidence import count_states, overlay_states, ratio_bins
 from charstat.mixers.kernels import path_probability, step, step_text, take_advice, walk, walk_text
 from charstat.mixers.logistic import MixerRates, new_mixer, selector_rows
 from charstat.mixers.sources import enter_text
-from charstat.mixers.state import CLOCK, FAMILY_COLUMNS, NO_MATCH, PREPARED, Fixed, Stream, Tables, new_stream
+from charstat.mixers.state import CLOCK, FAMILY_COLUMNS, NO_MATCH, PREPARED, TREE_READY, Fixed, Stream, Tables, new_stream
 from charstat.ngram.contexts import Context
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.match import ensure_match_room, new_match
@@ -110,20 +110,20 @@ class Mixture(SymbolModel):
         self._block = -1
         enter_text(self._fixed, self._stream)
 
-    def _ready(self, observing: bool = False) -> Stream:
-        """The stream; when observing, with room for the rest of the block of BLOCK_SYMBOLS that it is in.
+    def _ready(self) -> Stream:
+        """The stream, with room for the rest of the block of BLOCK_SYMBOLS that it is in.
 
         What grows or forgets does so at the start of a block, so that results do not depend on how the text is cut into calls.
         """
         self._check_started()
         s = self._stream
         clock = int(s.at[CLOCK])
-        if observing and clock // BLOCK_SYMBOLS != self._block:
+        if clock // BLOCK_SYMBOLS != self._block:
             self._block = clock // BLOCK_SYMBOLS
             overlay = ensure_room(s.overlay, BLOCK_SYMBOLS, clock, self._limit)
             match = ensure_match_room(s.match, BLOCK_SYMBOLS)
             if overlay is not s.overlay or match is not s.match:
-                s.at[PREPARED] = 0
+                s.at[PREPARED] = s.at[TREE_READY] = 0
                 self._stream = s = s._replace(overlay=overlay, match=match)
         return s
 
@@ -132,7 +132,7 @@ class Mixture(SymbolModel):
         self._ready()
         at = 0
         while at < n:
-            s = self._ready(observing=True)
+            s = self._ready()
             end = min(n, at + BLOCK_SYMBOLS - int(s.at[CLOCK]) % BLOCK_SYMBOLS)
             yield s, slice(at, end)
             at = end
@@ -178,7 +178,7 @@ class Mixture(SymbolModel):
     def observe(self, char: str) -> None:
         """Learn from the character that came, and move on."""
         symbol = self._symbol(char)
-        step(self._fixed, self._ready(observing=True), symbol)
+        step(self._fixed, self._ready(), symbol)
 
     def score(self, text: str, advice: np.ndarray | None = None) -> np.ndarray:
         """Observe a text; bits of each character (float64), each predicted before it was observed.

@@ -31,7 +31,7 @@ WORD_FIELDS = {
     "w2": "the word before w1",
     "w3": "the word before w2",
     "w4": "the word before w3",
-    "shapes": "first-letter class and length of the last four words",
+    "shapes": "class of the first letter, and length or last character, of the last four words",
     "number": "the last word that starts with a digit",
     "capital": "the last word that starts with a capital",
     "lower1": "w1 in lower case",

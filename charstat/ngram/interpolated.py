@@ -109,7 +109,7 @@ def observe(chain, kn, symbol):
 
 @njit(cache=True, nogil=True)
 def run(chain, kn, symbols, p, guesses, best_rare, out):
-    """Observe symbols one by one; see ppm/stream.SymbolModel._run_symbols."""
+    """Observe symbols one by one; see symbol_model.SymbolModel._run_symbols."""
     for i in range(symbols.shape[0]):
         distribution(chain, kn, out)
         if guesses.shape[0] > 0:

@@ -56,7 +56,7 @@ def symbol_info(alphabet: Alphabet, classes: np.ndarray) -> SymbolInfo:
 HASH, LOWER_HASH, LENGTH, FIRST_KIND, LAST_THREE = range(5)
 WORD_STATE = 5
 U1, U7, U16 = np.uint64(1), np.uint64(7), np.uint64(16)
-MASK16, MASK21, MASK32 = np.uint64(0xFFFF), np.uint64(0x1FFFFF), np.uint64(0xFFFFFFFF)
+MASK21, MASK32 = np.uint64(0x1FFFFF), np.uint64(0xFFFFFFFF)
 NO_LETTERS = np.uint64(ESCAPE << 14 | ESCAPE << 7 | ESCAPE)  # before a word's first letter: 0 is a letter like any other
 
 

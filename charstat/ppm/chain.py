@@ -137,7 +137,9 @@ def new_place(levels: int) -> Place:
     )  # fmt: skip
 
 
-def new_counts(levels: int, static: float = 1.0, fast: float = 1.0, slow: float = 0.0, decay: float = 1.0, slow_decay: float = 1.0) -> Counts:
+def new_counts(
+    levels: int, static: float = 1.0, fast: float = 1.0, slow: float = 0.0, decay: float = 1.0, slow_decay: float = 1.0
+) -> Counts:
     factors = np.array([round(decay * 65536), round(slow_decay * 65536)], np.uint64)
     return Counts(
         np.zeros((levels, SYMBOLS), np.int64), np.zeros((levels, SYMBOLS)), np.zeros(levels, np.int64),
@@ -279,4 +281,3 @@ def move_on(place, symbol):
     push_symbol(place.history, symbol, 0)
     place.at[POSITION] += 1
     place.at[FOUND] = 0
-
