@@ -421,7 +421,7 @@ def test_a_full_disk_leaves_the_earlier_model_unharmed(built, text_file, workpla
 def test_a_stopped_build_leaves_the_earlier_model_and_nothing_else(number, status, built, english, workplace):
     shutil.copytree(built, "out/m")
     before = snapshot(Path("out/m"))
-    (workplace / "long.txt").write_text(english * 12, encoding="utf-8")
+    (workplace / "long.txt").write_text(english * 40, encoding="utf-8")  # seconds of counting
     process = command("build", "--data", "long.txt", "--order", 14, "--out", "out/m")
     deadline = time.monotonic() + 60
 
