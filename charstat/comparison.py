@@ -120,6 +120,7 @@ def ablate(model: Model, text: str) -> Iterator[dict[str, Any]]:
     def advised(name: str) -> CharModel:
         return AdvisedMixture(model.stream(experts=1), [MODELS[name][1](model)])
 
+    measure(model.stream(), text)  # brings the tables into memory, so that the first row is not charged for it
     base = row("mixture", model.stream())
     yield {**base, "worth_bits": None, "worth_accuracy": None}
     mixed = [c.name for c in model.stream().contexts]
