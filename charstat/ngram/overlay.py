@@ -94,11 +94,6 @@ def take_block(pool, heap, free, size_class):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _take_block(overlay, size_class):
-    return take_block(overlay.pool, overlay.heap, overlay.free, size_class)
-
-
-@njit(cache=True, nogil=True, inline="always")
 def _decayed(entry):
     """The entry of a symbol that was not the one observed: both counts shrink, never to nothing."""
     fast = (((entry >> U7) & MASK24) * np.uint64(FAST_FACTOR)) >> np.uint64(16)
@@ -201,7 +196,7 @@ def _refill(old, new, keep, now):
             if key == U0 or ((now - np.int64(packed >> U44)) & ((1 << 20) - 1)) >= oldest:
                 continue
             at, length, room = np.int64(packed & MASK32), np.int64((packed >> U32) & MASK8), np.int64((packed >> U40) & MASK4)
-            block = _take_block(new, room)
+            block = take_block(new.pool, new.heap, new.free, room)
             for e in range(length):
                 new.pool[block + e] = old.pool[at + e]
             q = find_slot(new.slots, f, key)

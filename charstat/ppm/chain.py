@@ -41,9 +41,9 @@ from charstat.ngram.overlay import (
     U40,
     U44,
     UNIT,
-    _take_block,
     find_slot,
     slot_list,
+    take_block,
 )
 from charstat.ngram.table import find_context, identity_bits
 from charstat.tree import ESCAPE, SYMBOLS
@@ -231,7 +231,7 @@ def count_online(overlay, level, slot, key, symbol, position, factors):
     slots, pool = overlay.slots, overlay.pool
     generation = (np.uint64(position >> GENERATION_BITS) & MASK20) << U44
     if slots[level, slot, 0] == U0:
-        at = _take_block(overlay, 0)
+        at = take_block(pool, overlay.heap, overlay.free, 0)
         pool[at] = NEW_ENTRY | np.uint64(symbol)
         slots[level, slot, 0] = key
         slots[level, slot, 1] = np.uint64(at) | (U1 << U32) | generation
@@ -255,7 +255,7 @@ def count_online(overlay, level, slot, key, symbol, position, factors):
         pool[found] = (slow << U31) | (fast << U7) | np.uint64(symbol)
     else:
         if length == 1 << room:
-            bigger = _take_block(overlay, room + 1)
+            bigger = take_block(pool, overlay.heap, overlay.free, room + 1)
             for e in range(length):
                 pool[bigger + e] = pool[at + e]
             pool[at] = overlay.free[room]
