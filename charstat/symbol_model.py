@@ -52,6 +52,10 @@ class SymbolModel(CharModel):
         """The as-built state."""
 
     @abstractmethod
+    def _forget_context(self) -> None:
+        """The start of a text, with all that was learned."""
+
+    @abstractmethod
     def _fill(self, out: np.ndarray) -> None:
         """out[symbol] := P(symbol), float64 [128]."""
 
@@ -67,8 +71,12 @@ class SymbolModel(CharModel):
         """Bytes this model holds beside the count tables."""
         return 0
 
-    def reset(self) -> None:
-        self._restart()
+    def reset(self, keep_learning: bool = False) -> None:
+        """Back to the as-built state. keep_learning: only forget the context; what was learned online stays."""
+        if keep_learning and self._started:
+            self._forget_context()
+        else:
+            self._restart()
         self._started = True
 
     def _check_started(self) -> None:

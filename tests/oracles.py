@@ -401,10 +401,10 @@ class MatchTwin:
 
 
 def length_bucket(length: int) -> int:
-    """Steps of 2 up to 16, of 4 up to 32, of 16 up to 112, then one for the rest."""
+    """Steps of 2 up to 16, of 4 up to 32, of 16 up to 128, then one for the rest."""
     if length < 16:
         return max(0, (length - RUN + 1) // 2)
-    return 6 + (length - 16) // 4 if length < 32 else min(15, 10 + (length - 32) // 16)
+    return 5 + (length - 16) // 4 if length < 32 else min(15, 9 + (length - 32) // 16)
 
 
 # The mixture, in float64.

@@ -45,6 +45,37 @@ def test_experts_char_by_char_and_in_one_go(advised, text):
     assert np.array_equal(advised.score(text), bits)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_keep_learning_forgets_only_the_context(model, text, name):
+    stream = MODELS[name][1](model)
+    stream.reset(keep_learning=True)  # nothing was learned yet: the same as reset()
+    first = stream.score(text)
+    stream.reset(keep_learning=True)
+    start = stream.predict()
+    second = stream.score(text)
+    if name == "ngram":
+        assert np.array_equal(second, first)
+    else:
+        assert second.mean() < 0.75 * first.mean()  # what it saw the first time is known
+    stream.reset(keep_learning=True)
+    if name == "ngram":
+        assert stream.predict() == start
+    stream.reset()
+    assert np.array_equal(stream.score(text), first)
+
+
+@pytest.mark.parametrize("name", ["ppm", "ppmc", "ppmd", "ctw", "ngram"])
+def test_a_kept_stream_starts_without_context(model, text, name):
+    """With nothing learned online, the start of the second text is the start of the first."""
+    stream = MODELS[name][1](model) if name == "ngram" else type(MODELS[name][1](model))(model, online=False)
+    stream.reset()
+    first = stream.score(text[:200])
+    stream.reset(keep_learning=True)
+    if name != "ppmd":  # its escape estimates go on learning
+        assert np.array_equal(stream.score(text[:200]), first)
+    assert abs(stream.probabilities().sum() - 1.0) < 1e-9
+
+
 def test_observing_without_predicting_is_the_same(advised, text):
     advised.reset()
     for char in text[:300]:

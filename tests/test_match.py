@@ -131,3 +131,7 @@ def test_length_bucket(length):
 
 def test_constants():
     assert (MIN_MATCH, MAX_LENGTH, LENGTH_BUCKETS) == (oracles.RUN, oracles.LONGEST_MATCH, 16)
+
+
+def test_every_bucket_is_used():
+    assert {int(length_bucket(n)) for n in range(MIN_MATCH, MAX_LENGTH + 1)} == set(range(LENGTH_BUCKETS))

@@ -26,7 +26,7 @@ from numba import njit
 
 from charstat.ctw.weights import ZERO_REDUNDANCY, find_record
 from charstat.ngram.hashing import CHARS, IDENTITY_BITS, ODD_B, char_identity, mix64
-from charstat.ppm.chain import POSITION, Chain, Place, move_on
+from charstat.ppm.chain import POSITION, START, Chain, Place, move_on
 from charstat.symbol_model import best_symbol
 from charstat.tree import LEAF, SYMBOLS, TreeArrays
 
@@ -114,7 +114,7 @@ def prepare(ctw):
     seen = True
     top = 0
     for k in range(chain.param.shape[0]):
-        if place.at[POSITION] < chain.param[k]:
+        if place.at[POSITION] - place.at[START] < chain.param[k]:
             break
         top = k
         identity = char_identity(CHARS, chain.param[k], place.history)

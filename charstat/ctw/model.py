@@ -37,7 +37,7 @@ import numpy as np
 from charstat.ctw.kernels import CTW, READY, USED, Records, distribution, new_records, refill, run
 from charstat.ctw.weights import KT, ZERO_REDUNDANCY, build_weights
 from charstat.errors import ContextError
-from charstat.ppm.chain import build_chain, new_place
+from charstat.ppm.chain import build_chain, new_place, start_text
 from charstat.symbol_model import SymbolModel
 from charstat.tree import LEAF, SYMBOLS
 
@@ -120,6 +120,10 @@ class ContextTreeWeighting(SymbolModel):
             np.zeros((SYMBOLS, levels)), np.zeros(SYMBOLS),
             np.zeros(SYMBOLS, np.int64), np.zeros(2 * SYMBOLS),
         )  # fmt: skip
+
+    def _forget_context(self) -> None:
+        start_text(self.state.place)
+        self.state.at[READY] = 0
 
     @property
     def n_bytes(self) -> int:

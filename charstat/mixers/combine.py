@@ -20,7 +20,7 @@ from charstat.tree import SYMBOLS
 class Expert(Protocol):
     """What can advise a mixture."""
 
-    def reset(self) -> None: ...
+    def reset(self, keep_learning: bool = False) -> None: ...
 
     def observe(self, char: str) -> None: ...
 
@@ -36,9 +36,11 @@ class AdvisedMixture(CharModel):
         self.mixture, self.experts = mixture, tuple(experts)
         self._advised = False
 
-    def reset(self) -> None:
+    def reset(self, keep_learning: bool = False) -> None:
+        """As Mixture.reset, for the mixture and every expert (whose reset() must know keep_learning only if it is used)."""
+        how = {"keep_learning": True} if keep_learning else {}
         for model in (self.mixture, *self.experts):
-            model.reset()
+            model.reset(**how)
         self._advised = False
 
     def _ask(self) -> None:

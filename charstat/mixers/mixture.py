@@ -14,13 +14,13 @@ import numpy as np
 from charstat.errors import ContextError
 from charstat.mixers.evidence import count_states, overlay_states, ratio_bins
 from charstat.mixers.kernels import path_probability, step, step_text, take_advice, walk, walk_text
-from charstat.mixers.logistic import MixerRates, new_mixer, selector_rows
+from charstat.mixers.logistic import Mixer, MixerRates, new_mixer, selector_rows
 from charstat.mixers.sources import enter_text
 from charstat.mixers.state import CLOCK, FAMILY_COLUMNS, NO_MATCH, PREPARED, TREE_READY, Fixed, Stream, Tables, new_stream
 from charstat.ngram.contexts import Context
 from charstat.ngram.hashing import CHARS
-from charstat.ngram.match import ensure_match_room, new_match
-from charstat.ngram.overlay import DEFAULT_LIMIT, FAST, SLOW, ensure_room, new_overlay
+from charstat.ngram.match import Match, end_match, ensure_match_room, new_match
+from charstat.ngram.overlay import DEFAULT_LIMIT, FAST, SLOW, Overlay, ensure_room, new_overlay
 from charstat.ngram.table import identity_bits
 from charstat.symbol_model import SymbolModel
 from charstat.tree import ESCAPE, SYMBOLS
@@ -92,18 +92,16 @@ class Mixture(SymbolModel):
             count_states(), overlay_states(), ratio_bins(), np.array(rows[:6], np.int64), np.array([self._orders, words, words + nested], np.int64), rates,
         )  # fmt: skip
 
-    def reset(self, keep_learning: bool = False) -> None:
-        """Back to the as-built state. keep_learning: only forget the context (what was learned online stays)."""
-        self._restart(keep_learning)
-        self._started = True
+    def _restart(self) -> None:
+        mixer = new_mixer(self._families, self._orders, self.experts, self._rates)
+        self._enter(new_overlay(self._families), new_match(), mixer, 0)
 
-    def _restart(self, keep_learning: bool = False) -> None:
-        if keep_learning and self._stream is not None:
-            old = self._stream
-            overlay, match, mixer, clock = old.overlay, new_match(), old.mixer, int(old.at[CLOCK])
-        else:
-            overlay, match, clock = new_overlay(self._families), new_match(), 0
-            mixer = new_mixer(self._families, self._orders, self.experts, self._rates)
+    def _forget_context(self) -> None:
+        old = self._stream
+        self._enter(old.overlay, end_match(old.match), old.mixer, int(old.at[CLOCK]))
+
+    def _enter(self, overlay: Overlay, match: Match, mixer: Mixer, clock: int) -> None:
+        """Go to the start of a text with what was learned so far."""
         self._stream = new_stream(self.experts, overlay, match, mixer)
         self._stream.at[CLOCK] = clock
         self._stream.at[NO_MATCH] = not self._match

@@ -24,9 +24,10 @@ import numpy as np
 from numba import njit
 
 from charstat.ngram.overlay import Overlay, new_overlay
-from charstat.ppm.chain import FOUND, Chain, Place, build_chain, find, move_on, new_place
+from charstat.ppm.chain import Place, build_chain, find, move_on, new_place
+from charstat.ppm.chain_model import ChainModel
 from charstat.ppm.continuation import level_sizes, with_continuation
-from charstat.symbol_model import SymbolModel, best_symbol
+from charstat.symbol_model import best_symbol
 from charstat.tree import SYMBOLS
 
 if TYPE_CHECKING:
@@ -119,15 +120,14 @@ def run(chain, kn, symbols, p, guesses, best_rare, out):
         observe(chain, kn, symbol)
 
 
-class KneserNey(SymbolModel):
+class KneserNey(ChainModel):
     """Interpolated modified Kneser-Ney as a CharModel on a built model.
 
     max_order: None for the model's. discounts: float [orders, 3] (D1, D2, D3+) to use instead of the estimated ones.
     """
 
     def __init__(self, model: Model, max_order: int | None = None, discounts: np.ndarray | None = None):
-        super().__init__(model)
-        self.chain: Chain = with_continuation(build_chain(model, max_order))
+        super().__init__(model, with_continuation(build_chain(model, max_order)))
         levels = self.chain.param.size
         self.counts_of_counts = np.zeros((levels, 5), np.int64)
         for k in range(levels):
@@ -137,7 +137,6 @@ class KneserNey(SymbolModel):
         self.discounts = np.array(discounts, np.float64)
         if self.discounts.shape != (levels, 3) or not ((self.discounts >= 0.0) & (self.discounts <= (1.0, 2.0, 3.0))).all():
             raise ValueError(f"discounts are wanted for {levels} orders: D1 in 0..1, D2 in 0..2, D3 in 0..3 each")
-        self.state: State | None = None
 
     def _rows(self, k: int) -> np.ndarray:
         n = level_sizes(self.chain, k)[1]
@@ -159,7 +158,6 @@ class KneserNey(SymbolModel):
         padded = np.zeros((levels, 4))
         padded[:, 1:] = self.discounts
         self.state = State(new_place(levels), new_overlay(levels, 2, 2), padded)
-        self.state.place.at[FOUND] = 0
 
     @property
     def n_bytes(self) -> int:

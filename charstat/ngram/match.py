@@ -29,6 +29,12 @@ def new_match() -> Match:
     return Match(np.zeros(FIRST_TEXT, np.uint8), np.zeros(FIRST_TABLE, np.int32), np.zeros(3, np.int64))
 
 
+def end_match(match: Match) -> Match:
+    """The same with no match under way: another text starts, and what was read can still be found in it."""
+    match.state[2] = 0
+    return match
+
+
 def ensure_match_room(match: Match, steps: int) -> Match:
     """A match model with room for `steps` more symbols."""
     needed = int(match.state[0]) + steps
@@ -60,12 +66,12 @@ def index_text(text, n, ends):
 
 @njit(cache=True, nogil=True, inline="always")
 def length_bucket(length):
-    """0..LENGTH_BUCKETS - 1 of a match length."""
+    """0..LENGTH_BUCKETS - 1 of a match length: steps of 2 below 16, of 4 below 32, of 16 above."""
     if length < 16:
         return max(np.int64(0), (length - MIN_MATCH + 1) >> 1)
     if length < 32:
-        return 6 + ((length - 16) >> 2)
-    return min(10 + ((length - 32) >> 4), LENGTH_BUCKETS - 1)
+        return 5 + ((length - 16) >> 2)
+    return min(9 + ((length - 32) >> 4), LENGTH_BUCKETS - 1)
 
 
 @njit(cache=True, nogil=True, inline="always")

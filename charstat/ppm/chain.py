@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from charstat.model import Model
     from charstat.ngram.contexts import Context
 
-POSITION, FOUND = range(2)  # in Place.at
+POSITION, FOUND, START = range(3)  # in Place.at
 SYMBOL_MASK = np.uint64(127)
 ONE = 1.0 / UNIT
 
@@ -80,7 +80,7 @@ class Chain(NamedTuple):
 class Place(NamedTuple):
     """Where the stream is, and what it found there."""
 
-    at: np.ndarray  # int64 [2]: position, whether find() ran for it
+    at: np.ndarray  # int64 [3]: symbols learned from, whether find() ran since the last, where the text starts
     history: np.ndarray  # uint64 [5] (hashing.push_symbol; class words unused)
     keys: np.ndarray  # uint64 [K]: online keys, 0 where the context does not exist yet
     found: np.ndarray  # int64 [K, 2]: static rows
@@ -132,9 +132,16 @@ def build_chain(model: Model, max_order: int | None = None) -> Chain:
 
 def new_place(levels: int) -> Place:
     return Place(
-        np.zeros(2, np.int64), np.zeros(5, np.uint64), np.zeros(levels, np.uint64),
+        np.zeros(3, np.int64), np.zeros(5, np.uint64), np.zeros(levels, np.uint64),
         np.zeros((levels, 2), np.int64), np.zeros(levels, np.int64), np.zeros((levels, 2), np.int64),
     )  # fmt: skip
+
+
+def start_text(place: Place) -> None:
+    """Go to the start of a text: the history is forgotten, what was learned is not."""
+    place.history[:] = 0
+    place.at[START] = place.at[POSITION]
+    place.at[FOUND] = 0
 
 
 def new_counts(
@@ -157,7 +164,7 @@ def find(chain, place, overlay):
         place.keys[k] = U0
         place.found[k, 0], place.found[k, 1] = 0, 0
         place.lists[k, 1] = 0
-        if place.at[POSITION] < chain.param[k]:
+        if place.at[POSITION] - place.at[START] < chain.param[k]:
             continue
         identity = char_identity(CHARS, chain.param[k], place.history)
         if static:

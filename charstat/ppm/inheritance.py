@@ -36,9 +36,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba import njit
 
-from charstat.ngram.overlay import DEFAULT_LIMIT, Overlay, ensure_room, new_overlay
-from charstat.ppm.chain import FOUND, POSITION, Chain, Counts, Place, build_chain, find, gather, learn, new_counts, new_place
-from charstat.symbol_model import CHUNK_SYMBOLS, SymbolModel, best_symbol
+from charstat.ngram.overlay import DEFAULT_LIMIT, Overlay, new_overlay
+from charstat.ppm.chain import Counts, Place, build_chain, find, gather, learn, new_counts, new_place
+from charstat.ppm.chain_model import ChainModel
+from charstat.symbol_model import best_symbol
 from charstat.tree import SYMBOLS
 
 if TYPE_CHECKING:
@@ -227,14 +228,12 @@ def run(chain, see, symbols, p, guesses, best_rare, out):
         observe(chain, see, symbol)
 
 
-class InheritingPPM(SymbolModel):
+class InheritingPPM(ChainModel):
     """PPM with information inheritance and SEE as a CharModel on a built model. Options: InheritanceOptions, as keywords."""
 
     def __init__(self, model: Model, **options):
-        super().__init__(model)
-        self.options = InheritanceOptions(**options)
-        self.chain: Chain = build_chain(model, self.options.max_order)
-        self.state: State | None = None
+        self.options = o = InheritanceOptions(**options)
+        super().__init__(model, build_chain(model, o.max_order), o.overlay_limit)
 
     def _restart(self) -> None:
         self.state = new_state(self.chain.param.size, self.options)
@@ -243,14 +242,6 @@ class InheritingPPM(SymbolModel):
     def n_bytes(self) -> int:
         s = self.state
         return sum(a.nbytes for a in (*s.overlay, s.escape, s.visits)) if s else 0
-
-    def _ensure_room(self, steps: int) -> None:
-        s = self.state
-        limit = max(2 * CHUNK_SYMBOLS, self.options.overlay_limit)
-        overlay = ensure_room(s.overlay, steps, int(s.place.at[POSITION]), limit)
-        if overlay is not s.overlay:
-            s.place.at[FOUND] = 0
-            self.state = s._replace(overlay=overlay)
 
     def _fill(self, out: np.ndarray) -> None:
         distribution(self.chain, self.state, out)

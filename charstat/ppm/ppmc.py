@@ -41,10 +41,11 @@ import numpy as np
 from numba import njit
 
 from charstat.errors import ContextError
-from charstat.ngram.overlay import DEFAULT_LIMIT, Overlay, ensure_room, new_overlay
-from charstat.ppm.chain import FOUND, POSITION, Chain, Counts, Place, build_chain, gather_all, learn, new_counts, new_place
+from charstat.ngram.overlay import DEFAULT_LIMIT, Overlay, new_overlay
+from charstat.ppm.chain import Counts, Place, build_chain, gather_all, learn, new_counts, new_place
+from charstat.ppm.chain_model import ChainModel
 from charstat.ppm.continuation import with_continuation
-from charstat.symbol_model import CHUNK_SYMBOLS, SymbolModel, best_symbol
+from charstat.symbol_model import best_symbol
 from charstat.tree import SYMBOLS
 
 if TYPE_CHECKING:
@@ -87,15 +88,12 @@ class State(NamedTuple):
     counts: Counts
     method: np.ndarray  # int64 [4]: escape method, 1 to start at deterministic contexts, update exclusion, online
     excluded: np.ndarray  # uint8 [128]
-    found_at: np.ndarray  # int64 [1]: the level that offered each observed symbol first, -1 for order -1
 
 
 def new_state(levels: int, options: PPMOptions) -> State:
     method = [ESCAPE_METHODS.index(options.escape), options.start == "deterministic", options.update_exclusion, options.online]
     counts = new_counts(levels, options.static_weight, options.online_weight, decay=options.decay)
-    return State(
-        new_place(levels), new_overlay(levels), counts, np.array(method, np.int64), np.zeros(SYMBOLS, np.uint8), np.zeros(1, np.int64)
-    )
+    return State(new_place(levels), new_overlay(levels), counts, np.array(method, np.int64), np.zeros(SYMBOLS, np.uint8))
 
 
 @njit(cache=True, nogil=True)
@@ -196,15 +194,13 @@ def run(chain, ppm, symbols, p, guesses, best_rare, out):
         observe(chain, ppm, symbol)
 
 
-class PPMC(SymbolModel):
+class PPMC(ChainModel):
     """PPM as a CharModel on a built model. Options: PPMOptions, as keywords."""
 
     def __init__(self, model: Model, **options):
-        super().__init__(model)
-        self.options = PPMOptions(**options)
-        chain = build_chain(model, self.options.max_order)
-        self.chain: Chain = with_continuation(chain) if self.options.update_exclusion else chain
-        self.state: State | None = None
+        self.options = o = PPMOptions(**options)
+        chain = build_chain(model, o.max_order)
+        super().__init__(model, with_continuation(chain) if o.update_exclusion else chain, o.overlay_limit)
 
     def _restart(self) -> None:
         self.state = new_state(self.chain.param.size, self.options)
@@ -213,14 +209,6 @@ class PPMC(SymbolModel):
     def n_bytes(self) -> int:
         overlay = self.state.overlay if self.state else None
         return self.chain.lower.nbytes + (sum(a.nbytes for a in overlay) if overlay else 0)
-
-    def _ensure_room(self, steps: int) -> None:
-        s = self.state
-        limit = max(2 * CHUNK_SYMBOLS, self.options.overlay_limit)
-        overlay = ensure_room(s.overlay, steps, int(s.place.at[POSITION]), limit)
-        if overlay is not s.overlay:
-            s.place.at[FOUND] = 0
-            self.state = s._replace(overlay=overlay)
 
     def _fill(self, out: np.ndarray) -> None:
         distribution(self.chain, self.state, out)

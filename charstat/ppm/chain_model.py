@@ -1,0 +1,38 @@
+"""ChainModel: what the models on the chain of character contexts (PPM, context-tree weighting, Kneser-Ney) share in Python."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from charstat.ngram.overlay import ensure_room
+from charstat.ppm.chain import FOUND, POSITION, Chain, start_text
+from charstat.symbol_model import CHUNK_SYMBOLS, SymbolModel
+
+if TYPE_CHECKING:
+    from charstat.model import Model
+
+
+class ChainModel(SymbolModel):
+    """A SymbolModel on a Chain.
+
+    state: a NamedTuple with a `place`, and an `overlay` where it counts online. overlay_limit: contexts that each level of the overlay
+    holds before it forgets the older half; None: nothing is counted in an overlay.
+    """
+
+    def __init__(self, model: Model, chain: Chain, overlay_limit: int | None = None):
+        super().__init__(model)
+        self.chain = chain
+        self.state: Any = None
+        self._limit = None if overlay_limit is None else max(2 * CHUNK_SYMBOLS, overlay_limit)
+
+    def _forget_context(self) -> None:
+        start_text(self.state.place)
+
+    def _ensure_room(self, steps: int) -> None:
+        if self._limit is None:
+            return
+        s = self.state
+        overlay = ensure_room(s.overlay, steps, int(s.place.at[POSITION]), self._limit)
+        if overlay is not s.overlay:
+            s.place.at[FOUND] = 0
+            self.state = s._replace(overlay=overlay)
