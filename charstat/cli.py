@@ -262,17 +262,25 @@ def _compare(model: Model, chosen: list[str], text: str, facts: dict, with_ablat
 @cli.command()
 @click.argument("path", required=False, metavar="[DIR]", type=click.Path())
 @click.option("--contexts", is_flag=True, help="Print the named table of contexts instead; needs no model.")
+@click.option("--discounts", is_flag=True, help="Print Kneser-Ney's discounts on the model's tables instead.")
 @_json
-def inspect(path: str | None, contexts: bool, as_json: bool) -> None:
+def inspect(path: str | None, contexts: bool, discounts: bool, as_json: bool) -> None:
     """Check a model directory and show what is in it.  [default: the newest in models/]"""
-    from charstat.report import Steps, show_contexts, show_model
+    from charstat.report import Steps, show_contexts, show_discounts, show_model
 
     if contexts:
-        if path is not None:
-            raise click.UsageError("--contexts prints the table of all contexts: give either DIR or --contexts")
+        if path is not None or discounts:
+            raise click.UsageError("--contexts prints the table of all contexts: give it alone")
         return show_contexts(as_json)
     path = _newest_model() if path is None else path
-    model = _load(path, Steps())
+    steps = Steps()
+    model = _load(path, steps)
+    if discounts:
+        with steps("counting counts"):
+            from charstat.ngram.interpolated import KneserNey
+
+            rows = KneserNey(model).discount_rows()
+        return show_discounts(rows, as_json)
     show_model(_model_facts(model) | {"checked": True}, as_json)
 
 

@@ -199,6 +199,20 @@ def show_model(result: dict[str, Any], as_json: bool) -> None:
     _show(_facts("Model", result["sample"], rows), table, _phases(result), _energy(result))
 
 
+def show_discounts(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Kneser-Ney's discounts, one row an order (KneserNey.discount_rows)."""
+    if as_json:
+        return _print_json({"discounts": rows})
+    headings = ("Order", "n1", "n2", "n3", "n4", "D1", "D2", "D3+")
+    table = _table("Kneser-Ney's discounts from the counts of counts", *((heading, "right") for heading in headings))
+    table.caption = "n1: rows with count 1, and so on; *: plain counts, not continuations"
+    table.caption_justify = "left"
+    for row in rows:
+        order = f"{'*' if row['counts'] == 'plain' else ''}{row['order']}"
+        table.add_row(order, *(_quantity(row[f"n{r}"]) for r in (1, 2, 3, 4)), *(f"{row[f'd{r}']:.4f}" for r in (1, 2, 3)))
+    _show(table)
+
+
 def show_contexts(as_json: bool) -> None:
     """The named table of contexts: what each looks at, and which presets have it."""
     from charstat.ngram.contexts import ORDER_STEPS, PRESETS, WORD_FIELDS, parse_context
@@ -285,6 +299,14 @@ def _table(title: str, *columns: tuple[str, str]) -> Table:
     for heading, justify in columns:
         table.add_column(heading, justify=justify, overflow="fold")
     return table
+
+
+def _quantity(n: int) -> str:
+    """A count in three figures: 512, 29.3 k, 73.7 M."""
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if n >= 0.9995 * scale:
+            return f"{n / scale:.3g} {unit}"
+    return str(n)
 
 
 def _text_of(result: dict[str, Any]) -> str:

@@ -330,6 +330,16 @@ def test_inspect_tells_what_is_in_a_model(built, english):
     assert f"{result['words']:,} words" in out and result["text_sha256"][:40] in out
 
 
+def test_inspect_prints_discounts(built, workplace):
+    rows = run_json("inspect", built, "--discounts")["discounts"]
+    assert [row["order"] for row in rows] == [0, 1, 2, 3, 4, 5, 6, 8] and rows[-1]["counts"] == "plain"
+    lines = run("inspect", built, "--discounts").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    for row in rows:
+        line = next(line for line in lines if line.split("│")[1:2] and line.split("│")[1].strip(" *") == str(row["order"]))
+        assert f"{row['d1']:.4f}" in line and f"{row['d3']:.4f}" in line
+
+
 def test_inspect_prints_the_table_of_contexts(workplace):
     result = run_json("inspect", "--contexts")
     rows = {row["name"]: row for row in result["contexts"]}
@@ -340,7 +350,8 @@ def test_inspect_prints_the_table_of_contexts(workplace):
             assert row["presets"] == {preset: name in names for preset, names in PRESETS.items()}
     out = run("inspect", "--contexts").stdout
     assert all(f" {name} " in out for name in rows) and max(map(len, out.splitlines())) <= 80
-    assert "give either" in run("inspect", "x", "--contexts", code=2).stderr
+    assert "give it alone" in run("inspect", "x", "--contexts", code=2).stderr
+    assert "give it alone" in run("inspect", "--discounts", "--contexts", code=2).stderr
 
 
 @pytest.mark.parametrize("harm", ["changed", "truncated", "missing", "foreign", "garbage"])

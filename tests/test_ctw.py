@@ -76,7 +76,16 @@ def test_number_of_sources():
 
 def test_published_values():
     """Willems, Shtarkov and Tjalkens 1995: table of KT, and the example 0110100 after ...010 with depth 3: P_w = 95/32768."""
-    table = {(1, 0): "1/2", (1, 1): "1/8", (2, 0): "3/8", (2, 1): "1/16", (2, 2): "3/128", (3, 0): "5/16", (3, 1): "5/128", (4, 3): "5/2048"}
+    table = {
+        (1, 0): "1/2",
+        (1, 1): "1/8",
+        (2, 0): "3/8",
+        (2, 1): "1/16",
+        (2, 2): "3/128",
+        (3, 0): "5/16",
+        (3, 1): "5/128",
+        (4, 3): "5/2048",
+    }
     gammas = gamma_table(0.5)
     for (a, b), value in table.items():
         assert kt(a, b) == Fraction(value)
@@ -163,7 +172,9 @@ def test_multi_symbol_steps_weigh_like_the_definition():
 EVERY = [
     functools.partial(ContextTreeWeighting),
     functools.partial(ContextTreeWeighting, estimator="zero-redundancy", max_order=2),
-    functools.partial(ContextTreeWeighting, estimator="adaptive", alpha=0.1, online_weight=8.0, decay=0.8, static_cap=100.0, beta_limit=1e3),
+    functools.partial(
+        ContextTreeWeighting, estimator="adaptive", alpha=0.1, online_weight=8.0, decay=0.8, static_cap=100.0, beta_limit=1e3
+    ),
     functools.partial(ContextTreeWeighting, online=False),
 ]
 

@@ -112,7 +112,10 @@ def test_discounts_by_hand():
     assert modified_discounts(np.array([0, 10, 4, 2, 1])) == pytest.approx((1 - 2 * y * 0.4, 2 - 3 * y * 0.5, 3 - 4 * y * 0.5))
     assert modified_discounts(np.array([0, 0, 0, 0, 0])) == (0.5, 0.5, 0.5)
     kn = KneserNey(model_of(PROSE))
-    assert kn.describe().count("continued") == 3 and kn.describe().count("plain") == 1
+    rows = kn.discount_rows()
+    assert [row["counts"] for row in rows] == ["continued"] * 3 + ["plain"] and [row["order"] for row in rows] == [0, 1, 2, 3]
+    for row, counts, discounts in zip(rows, kn.counts_of_counts, kn.discounts, strict=True):
+        assert [row[f"n{r}"] for r in (1, 2, 3, 4)] == counts[1:].tolist() and [row[f"d{r}"] for r in (1, 2, 3)] == discounts.tolist()
 
 
 @pytest.mark.parametrize("order", [0, 2, None])

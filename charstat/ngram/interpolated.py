@@ -10,7 +10,7 @@ how many contexts of the next longer order the symbol was seen (ppm/continuation
 order 8; an order whose next one is hashed keeps plain counts, with discounts of its own. Where counts of counts are too few for
 the formulas (an n_r of 0), or a discount leaves [0, r], Ney's absolute discount Y (or 1/2 without one) stands in.
 
-The discounts are there to be printed: KneserNey(model).discounts, one line an order with describe().
+The discounts are there to be read: KneserNey(model).discounts, discount_rows(), `charstat inspect --discounts`.
 
 Expert seam, for compiled code: distribution(chain, kn, out) fills out[:128] for the current history, observe(chain, kn, symbol) moves on.
 A caller that has found the static rows itself writes them to kn.place.found and calls blend(chain, kn, out).
@@ -18,7 +18,7 @@ A caller that has found the static rows itself writes them to kn.place.found and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -144,14 +144,17 @@ class KneserNey(ChainModel):
         at = int(self.chain.lower_at[k] if continued else self.chain.row_at[k])
         return (self.chain.lower if continued else self.chain.rows)[at : at + n]
 
-    def describe(self) -> str:
-        """The discounts as text, one line an order."""
-        lines = ["order   counts         n1          n2          n3          n4      D1      D2     D3+"]
-        for k, order in enumerate(self.chain.param):
-            kind = "continued" if self.chain.lower_at[k] >= 0 else "plain"
-            numbers = "".join(f"{n:12,}" for n in self.counts_of_counts[k, 1:])
-            lines.append(f"{order:5}   {kind:9}{numbers}" + "".join(f"{d:8.4f}" for d in self.discounts[k]))
-        return "\n".join(lines)
+    def discount_rows(self) -> list[dict[str, Any]]:
+        """One row an order: {order, counts: "continued" or "plain", n1 .. n4: rows with that count, d1, d2, d3: the discounts}."""
+        return [
+            {
+                "order": int(order),
+                "counts": "continued" if self.chain.lower_at[k] >= 0 else "plain",
+                **{f"n{r}": int(self.counts_of_counts[k, r]) for r in (1, 2, 3, 4)},
+                **{f"d{r}": float(self.discounts[k, r - 1]) for r in (1, 2, 3)},
+            }
+            for k, order in enumerate(self.chain.param)
+        ]
 
     def _restart(self) -> None:
         levels = self.chain.param.size
