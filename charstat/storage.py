@@ -23,7 +23,7 @@ import numpy as np
 from charstat.errors import FormatError, ResourceError
 
 FORMAT = "charstat-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 COLUMNS = {
     "buckets": np.uint32,
@@ -33,6 +33,7 @@ COLUMNS = {
     "first_child": np.uint32,
     "trie_symbol": np.uint8,
     "first_id": np.uint32,
+    "betas": np.float32,
 }
 HEADER_BYTES = 128  # numpy pads the header of a one-dimensional array to this, with room for any length
 WRITE_BYTES = 1 << 24
@@ -51,6 +52,13 @@ class MemoryColumns:
         self._parts[column].append(np.ascontiguousarray(values, COLUMNS[column]))
         self._sizes[column] += values.size
         return at
+
+    def read(self, column: str, at: int, size: int) -> np.ndarray:
+        """What one append() put there."""
+        ends = np.cumsum([part.size for part in self._parts[column]])
+        i = int(np.searchsorted(ends, at, "right"))
+        start = at - int(ends[i] - self._parts[column][i].size) if size else 0
+        return self._parts[column][i][start : start + size] if size else np.empty(0, COLUMNS[column])
 
     def finish(self) -> dict[str, np.ndarray]:
         """The columns, read-only. Parts are released one column at a time."""
@@ -116,6 +124,15 @@ class DirectoryColumns:
             raise self._failed(e) from e
         self._sizes[column] += values.size
         return at
+
+    def read(self, column: str, at: int, size: int) -> np.ndarray:
+        """What append() put there, read back into memory."""
+        dtype = np.dtype(COLUMNS[column])
+        try:
+            self._files[column].flush()
+            return np.fromfile(self._temp / f"{column}.npy", dtype, size, offset=HEADER_BYTES + at * dtype.itemsize)
+        except OSError as e:
+            raise self._failed(e) from e
 
     def commit(self, manifest: dict) -> None:
         """Finish the arrays, write the manifest, and move the directory into place."""
@@ -187,7 +204,9 @@ def read_manifest(path: str | os.PathLike) -> dict:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise FormatError(f"{path} is not a charstat model: its {MANIFEST} has another format")
     if manifest.get("format_version") != FORMAT_VERSION:
-        raise FormatError(f"{path} has format version {manifest.get('format_version')}; this charstat reads version {FORMAT_VERSION}")
+        raise FormatError(
+            f"{path} has format version {manifest.get('format_version')}; this charstat reads version {FORMAT_VERSION}: build it again"
+        )
     return manifest
 
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from charstat.ctw.weights import ZERO_REDUNDANCY, find_record
+from charstat.ctw.weights import ZERO_REDUNDANCY
 from charstat.ngram.hashing import CHARS, IDENTITY_BITS, ODD_B, char_identity, mix64
 from charstat.ppm.chain import POSITION, START, Chain, Place, move_on
 from charstat.symbol_model import best_symbol
@@ -73,6 +73,21 @@ class CTW(NamedTuple):
 
 def new_records(capacity: int) -> Records:
     return Records(np.zeros(capacity, np.uint64), np.zeros((capacity, 3), np.float32), np.zeros(capacity, np.uint32))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def find_record(chain, k, identity):
+    """(index, first row, end of rows) of a level-k context, relative to its level; index -1 if it was never seen."""
+    s = np.uint64(chain.start_bits[k])
+    want = identity << s
+    mask = (U1 << s) - U1
+    b = chain.bucket_at[k] + np.int64(identity >> np.uint64(chain.width[k] - chain.bits[k]))
+    at = chain.record_at[k]
+    for i in range(np.int64(chain.buckets[b]), np.int64(chain.buckets[b + 1])):
+        record = chain.records[at + i]
+        if ((record ^ want) >> s) == U0:
+            return i, np.int64(record & mask), np.int64(chain.records[at + i + 1] & mask)
+    return np.int64(-1), np.int64(0), np.int64(0)
 
 
 @njit(cache=True, nogil=True, inline="always")

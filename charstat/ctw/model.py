@@ -29,15 +29,17 @@ calls its model's ensure_room(steps) from Python and takes .state again.
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from charstat.ctw.kernels import CTW, READY, USED, Records, distribution, new_records, refill, run
-from charstat.ctw.weights import KT, ZERO_REDUNDANCY, build_weights
+from charstat.ctw.links import is_exact, parent_links
+from charstat.ctw.weights import KT, ZERO_REDUNDANCY, weigh_tables
 from charstat.errors import ContextError
-from charstat.ppm.chain import build_chain, new_place, start_text
+from charstat.ppm.chain import build_chain, new_place, select_orders, start_text
 from charstat.symbol_model import SymbolModel
 from charstat.tree import LEAF, SYMBOLS
 
@@ -88,16 +90,57 @@ def deterministic_escapes(size: int) -> np.ndarray:
     return out
 
 
+def estimator_code(name: str) -> int:
+    """What the kernels call an estimator; "adaptive" is KT's formula with another alpha."""
+    return ZERO_REDUNDANCY if name == "zero-redundancy" else KT
+
+
+def stored_weights(model: Model, options: CTWOptions) -> tuple[np.ndarray, np.ndarray] | None:
+    """(beta, beta_at) that the model was built with; None where it has none, or those of other options or other orders.
+
+    beta: float32, of all levels; beta_at: int64 [levels], where each level's start, -1 for a level without any.
+    """
+    stored, orders = model.weights, select_orders(model, options.max_order)
+    if stored is None or list(stored.levels) != [c.name for c in orders[:-1]]:
+        return None
+    if (estimator_code(stored.estimator), stored.alpha) != (estimator_code(options.estimator), options.beta_alpha):
+        return None
+    return model.columns["betas"], np.array([*(at for at, _ in stored.levels.values()), -1], np.int64)
+
+
+def table_weights(model: Model, options: CTWOptions) -> tuple[np.ndarray, np.ndarray]:
+    """(beta, beta_at) from the count tables, on all threads, for the orders whose next one is at most 8: without the text,
+    the parents of hashed contexts are unknown, and so the weights of the orders below."""
+    tables = [model.tables[c.name] for c in select_orders(model, options.max_order)]
+    exact, threads = [t for t in tables if is_exact(t)], os.cpu_count() or 1
+
+    def links(k: int) -> np.ndarray:
+        return parent_links(exact[k], exact[k - 1], np.zeros(0, np.uint8), 0, threads)
+
+    tree = model.alphabet.tree.arrays
+    found = [b for _, b in weigh_tables(exact, links, tree, estimator_code(options.estimator), options.beta_alpha, threads)][::-1]
+    beta_at = np.full(len(tables), -1, np.int64)
+    beta_at[: len(found)] = np.cumsum([0, *(b.size for b in found)])[:-1]
+    beta = np.concatenate([np.zeros(0, np.float32), *found])
+    beta.setflags(write=False)  # like a stored one, so that the kernels are compiled once
+    return beta, beta_at
+
+
 class ContextTreeWeighting(SymbolModel):
-    """CTW as a CharModel on a built model. Options: CTWOptions, as keywords."""
+    """CTW as a CharModel on a built model. Options: CTWOptions, as keywords.
+
+    weights_from: "model" where the static weights are those it was built with, "tables" where they were computed just now.
+    """
 
     def __init__(self, model: Model, **options):
         super().__init__(model)
         self.options = o = CTWOptions(**options)
         self.chain = build_chain(model, o.max_order)
         tree = self.alphabet.tree.arrays
-        estimator = ZERO_REDUNDANCY if o.estimator == "zero-redundancy" else KT
-        self.beta, self._beta_at = build_weights(self.chain, tree, estimator, o.beta_alpha)
+        estimator = estimator_code(o.estimator)
+        found = stored_weights(model, o)
+        self.weights_from = "tables" if found is None else "model"
+        self.beta, self._beta_at = table_weights(model, o) if found is None else found
         self._numbers = np.array([o.online_weight, o.decay, o.beta_alpha, o.beta_limit, o.static_cap])
         self._modes = np.array([estimator, o.online], np.int64)
         self._up = np.full((tree.child.shape[0], 2), -1, np.int64)

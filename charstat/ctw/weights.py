@@ -3,7 +3,7 @@
 For a context c and a node v of the symbol's decision tree, with n0 and n1 counts under v's children (Volf's decomposition: one
 binary context tree for every node v), Willems, Shtarkov and Tjalkens, "The context-tree weighting method", 1995:
 
-    P_w(c, v) = 1/2 P_e(n0, n1) + 1/2 Π_x P_w(xc, v)      over the contexts xc one level longer; P_e alone at the deepest level
+    P_w(c, v) = 1/2 P_e(n0, n1) + 1/2 Π_x P_w(xc, v)      over the contexts xc of the next order present; P_e alone at the last
     beta(c, v) = P_e(n0, n1) / Π_x P_w(xc, v)             all that prediction needs; 1, weight 1/2, where nothing was seen
 
 Layout: a context of d types needs at most 3 d - 2 betas. Its rows, sorted by symbol, which is leaf order, make a compressed binary
@@ -13,30 +13,39 @@ at r, start at 3 r - 2 i, no index needed:
 
     slot  0 .. d-2          the node that splits between rows j and j + 1
           d-1 .. 2d-3       the chain above that node
-          2d-2 .. 3d-3      the chain above leaf j
+          2d-2 .. 3d-3      the chain above leaf j                                  1 where there is no such chain
 
-P_w is kept as a logarithm while it is built, in float64, 8 bytes a slot of one level and its parents; beta, clipped, is float32 and is what
-stays. A level is added to its parents' level by the packed context, so that only exact orders (0..8) have weights from
-counts; where the next level is hashed, beta starts at 1 and is learned online alone.
+Σ_x log P_w(xc, v) is added up in whole units of 2**-31 nat (int64): such sums are the same in any order, on any number of threads
+and on a device. A sum stays in range as long as it costs less than 2 nats for each of at most 2**31 characters, and the
+costliest text there is, every context twice with both bits, costs 1.4 nats with KT, 1.7 with alpha = 0.2, 1.9 with 0.1. log P_w of
+a slot is computed in float64 and rounded once; beta, clipped, is stored as float32. P_w itself is never stored.
+
+A level needs its contexts' parents (links.py), the sums of its own slots and those of its parents' slots, 8 bytes each. Each
+thread owns a range of parents, so that no two add to one sum.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 from numba import njit
 
-from charstat.ngram.hashing import low_symbols, mix57
-from charstat.ppm.chain import Chain
-from charstat.ppm.continuation import derivable, level_sizes, unmix57
+from charstat.ngram.table import CountTable
 from charstat.tree import LEAF, SYMBOLS, TreeArrays
 
 KT, ZERO_REDUNDANCY = range(2)
+UNITS_PER_NAT = 2.0**31  # of the sums of log P_w
 BETA_MAX = 1e15
 LOG_HALF = math.log(0.5)
+HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 GAMMA_TABLE = 4096
-U1 = np.uint64(1)
+BATCH = 32
+U1, U7 = np.uint64(1), np.uint32(7)
+U127 = np.uint32(127)
 
 
 def gamma_table(alpha: float) -> np.ndarray:
@@ -44,16 +53,19 @@ def gamma_table(alpha: float) -> np.ndarray:
     return np.array([[math.lgamma(n + a) - math.lgamma(a) for n in range(GAMMA_TABLE)] for a in (alpha, 2.0 * alpha)])
 
 
-@njit(cache=True, nogil=True)
-def log_rising(n, alpha, table):
-    """log gamma(n + alpha) / gamma(alpha)."""
-    return table[n] if n < table.shape[0] else math.lgamma(n + alpha) - math.lgamma(alpha)
+@njit(cache=True, nogil=True, error_model="numpy")
+def log_rising(n, alpha, gammas, row):
+    """log gamma(n + alpha) / gamma(alpha): from the table's row, or by Stirling's series, whose next term is under 1e-18 there."""
+    if n < gammas.shape[1]:
+        return gammas[row, n]
+    x = n + alpha
+    return (x - 0.5) * math.log(x) - x + HALF_LOG_2PI + 1.0 / (12.0 * x) - 1.0 / (360.0 * x * x * x) - math.lgamma(alpha)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def log_estimate(n0, n1, estimator, alpha, gammas):
     """log P_e of a sequence with n0 zeros and n1 ones: Beta(alpha, alpha), KT at alpha 1/2; or zero-redundancy, half of it that."""
-    log_p = log_rising(n0, alpha, gammas[0]) + log_rising(n1, alpha, gammas[0]) - log_rising(n0 + n1, 2.0 * alpha, gammas[1])
+    log_p = log_rising(n0, alpha, gammas, 0) + log_rising(n1, alpha, gammas, 0) - log_rising(n0 + n1, 2.0 * alpha, gammas, 1)
     if estimator == ZERO_REDUNDANCY:
         if n0 == 0 and n1 == 0:
             return 0.0
@@ -62,27 +74,34 @@ def log_estimate(n0, n1, estimator, alpha, gammas):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def lowest_common(tree, a, b):
-    """The node where two different symbols part."""
-    return tree.path_node[a, np.int64(tree.shared[a, b])]
+def _weighted(slot, log_e, deepest, children, beta):
+    """log P_w of a slot in units; its beta is filled in."""
+    if deepest:
+        return np.int64(np.rint(log_e * UNITS_PER_NAT))
+    log_c = np.float64(children[slot]) / UNITS_PER_NAT
+    difference = log_e - log_c
+    beta[slot] = np.float32(min(max(math.exp(min(difference, 40.0)), 1.0 / BETA_MAX), BETA_MAX))
+    log_w = max(log_e, log_c) + math.log1p(math.exp(-abs(difference))) + LOG_HALF
+    return np.int64(np.rint(log_w * UNITS_PER_NAT))
 
 
-@njit(cache=True, nogil=True)
-def split_row(tree, symbols, a, b, v):
+@njit(cache=True, nogil=True, inline="always")
+def _split_row(mid, symbols, a, b, v):
     """First of the rows a..b that lies under v's 1-child."""
-    mid = tree.mid[v]
+    middle = mid[v]
     while a < b:
         m = (a + b) >> 1
-        if symbols[m] < mid:
+        if symbols[m] < middle:
             a = m + 1
         else:
             b = m
     return a
 
 
-@njit(cache=True, nogil=True)
-def context_weights(tree, symbols, sums, d, deepest, children, beta, estimator, alpha, gammas, stack, log_w):
-    """log P_w of all slots of one context. sums: cumulative counts [d + 1]; children: Σ log P_w of the longer contexts; beta: filled."""
+@njit(cache=True, nogil=True, error_model="numpy")
+def _context_weights(joint, mid, child, symbols, sums, d, deepest, base, children, beta, estimator, alpha, gammas, stack, log_w):
+    """log P_w of all slots of one context. sums: cumulative counts [d + 1]; from `base` on: children, Σ log P_w of the longer
+    contexts, and beta, which is filled in."""
     stack[0, 0], stack[0, 1], stack[0, 2] = 0, 0, d
     n = 1
     while n > 0:
@@ -91,139 +110,191 @@ def context_weights(tree, symbols, sums, d, deepest, children, beta, estimator, 
         total = sums[b] - sums[a]
         if b - a == 1:
             slot = 2 * (d - 1) + a
-            log_w[slot] = _weighted(slot, log_estimate(total, 0, estimator, alpha, gammas), deepest, children, beta)
+            log_w[slot] = _weighted(base + slot, log_estimate(total, 0, estimator, alpha, gammas), deepest, children, beta)
             continue
-        u = lowest_common(tree, symbols[a], symbols[b - 1])
-        m = split_row(tree, symbols, a, b, u)
+        u = joint[symbols[a], symbols[b - 1]]
+        m = _split_row(mid, symbols, a, b, u)
         if u != v:
             slot = d - 1 + m - 1
-            log_w[slot] = _weighted(slot, log_estimate(total, 0, estimator, alpha, gammas), deepest, children, beta)
+            log_w[slot] = _weighted(base + slot, log_estimate(total, 0, estimator, alpha, gammas), deepest, children, beta)
         slot = m - 1
-        log_w[slot] = _weighted(slot, log_estimate(sums[m] - sums[a], sums[b] - sums[m], estimator, alpha, gammas), deepest, children, beta)
+        log_e = log_estimate(sums[m] - sums[a], sums[b] - sums[m], estimator, alpha, gammas)
+        log_w[slot] = _weighted(base + slot, log_e, deepest, children, beta)
         for side in range(2):
-            child = tree.child[u, side]
-            if child < LEAF:
-                stack[n, 0] = child
+            c = child[u, side]
+            if c < LEAF:
+                stack[n, 0] = c
                 stack[n, 1], stack[n, 2] = (m, b) if side else (a, m)
                 n += 1
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _weighted(slot, log_e, deepest, children, beta):
-    if deepest:
-        return log_e
-    log_c = children[slot]
-    difference = log_e - log_c
-    beta[slot] = np.float32(min(max(math.exp(min(difference, 40.0)), 1.0 / BETA_MAX), BETA_MAX))
-    top = max(log_e, log_c)
-    return top + math.log1p(math.exp(-abs(difference))) + LOG_HALF
-
-
-@njit(cache=True, nogil=True)
-def node_slot(tree, symbols, a, b, d, v):
+def _node_slot(joint, mid, symbols, a, b, d, v):
     """The slot of node v in a context whose rows under v are a..b, of d in all."""
     if b - a == 1:
         return 2 * (d - 1) + a
-    u = lowest_common(tree, symbols[a], symbols[b - 1])
-    m = split_row(tree, symbols, a, b, u)
+    u = joint[symbols[a], symbols[b - 1]]
+    m = _split_row(mid, symbols, a, b, u)
     return m - 1 if u == v else d - 1 + m - 1
 
 
-@njit(cache=True, nogil=True)
-def add_to_parent(tree, symbols, d, log_w, parent, parents, into, stack):
-    """into[slot of the parent] += log_w of this context, once for every slot that the context's nodes meet."""
-    stack[0, 0], stack[0, 1], stack[0, 2], stack[0, 3], stack[0, 4] = 0, 0, d, 0, parents
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_to_parent(joint, mid, child, symbols, d, log_w, parent, n_parent, base, into, stack):
+    """into[base + slot of the parent] += log_w of this context, once for every slot that the context's nodes meet."""
+    stack[0, 0], stack[0, 1], stack[0, 2], stack[0, 3], stack[0, 4] = 0, 0, d, 0, n_parent
     n = 1
     while n > 0:
         n -= 1
         v, a, b, first, last = stack[n, 0], stack[n, 1], stack[n, 2], stack[n, 3], stack[n, 4]
         if last - first == 1:
-            into[2 * (parents - 1) + first] += log_w[node_slot(tree, symbols, a, b, d, v)]
+            into[base + 2 * (n_parent - 1) + first] += log_w[_node_slot(joint, mid, symbols, a, b, d, v)]
             continue
-        u = lowest_common(tree, parent[first], parent[last - 1])
-        middle = split_row(tree, parent, first, last, u)
+        u = joint[parent[first], parent[last - 1]]
+        middle = _split_row(mid, parent, first, last, u)
         if u != v:
-            into[parents - 1 + middle - 1] += log_w[node_slot(tree, symbols, a, b, d, v)]
-        into[middle - 1] += log_w[node_slot(tree, symbols, a, b, d, u)]
-        m = split_row(tree, symbols, a, b, u)
+            into[base + n_parent - 1 + middle - 1] += log_w[_node_slot(joint, mid, symbols, a, b, d, v)]
+        into[base + middle - 1] += log_w[_node_slot(joint, mid, symbols, a, b, d, u)]
+        m = _split_row(mid, symbols, a, b, u)
         for side in range(2):
-            child = tree.child[u, side]
+            c = child[u, side]
             lo, hi = (m, b) if side else (a, m)
-            if child < LEAF and lo < hi:
-                stack[n, 0], stack[n, 1], stack[n, 2] = child, lo, hi
+            if c < LEAF and lo < hi:
+                stack[n, 0], stack[n, 1], stack[n, 2] = c, lo, hi
                 stack[n, 3], stack[n, 4] = (middle, last) if side else (first, middle)
                 n += 1
 
 
-@njit(cache=True, nogil=True)
-def level_weights(chain, tree, k, deepest, children, beta, add, into, estimator, alpha, gammas):
-    """One level of the chain: beta of its contexts from `children`, and their log P_w added to the level below, if add."""
-    low = np.uint64(chain.width[k] - chain.bits[k])
-    check = (U1 << low) - U1
-    start_bits = np.uint64(chain.start_bits[k])
-    start_mask = (U1 << start_bits) - U1
-    record_at, row_at = chain.record_at[k], chain.row_at[k]
+@njit(cache=True, nogil=True, error_model="numpy")
+def _level_weights(
+    low, high, parents, start_bits, records, rows, p_start_bits, p_records, p_rows, joint, mid, child, children, beta, into,
+    estimator, alpha, gammas,
+):  # fmt: skip
+    """The contexts whose parents are low..high: their betas from `children` (empty: the last level, which has none), and their
+    log P_w added to `into` (empty: order 0, which has no parents)."""
+    mask = (U1 << np.uint64(start_bits)) - U1
+    p_mask = (U1 << np.uint64(p_start_bits)) - U1
+    deepest, add = children.shape[0] == 0, into.shape[0] > 0
     symbols, parent = np.empty(SYMBOLS, np.int64), np.empty(SYMBOLS, np.int64)
     sums = np.zeros(SYMBOLS + 1, np.int64)
-    log_w = np.empty(3 * SYMBOLS)
+    log_w = np.zeros(3 * SYMBOLS, np.int64)
     stack = np.empty((SYMBOLS, 5), np.int64)
-    for b in range(1 << chain.bits[k]):
-        at = chain.bucket_at[k] + b
-        for i in range(np.int64(chain.buckets[at]), np.int64(chain.buckets[at + 1])):
-            record = chain.records[record_at + i]
-            start, end = np.int64(record & start_mask), np.int64(chain.records[record_at + i + 1] & start_mask)
-            d = end - start
-            for r in range(d):
-                row = chain.rows[row_at + start + r]
-                symbols[r] = np.int64(row & np.uint32(127))
-                sums[r + 1] = sums[r] + np.int64(row >> np.uint32(7))
-            base = 0 if deepest else 3 * start - 2 * i
-            context_weights(tree, symbols, sums, d, deepest, children[base:], beta[base:], estimator, alpha, gammas, stack, log_w)
+    batch, p_start, p_end = np.empty(BATCH, np.int64), np.empty(BATCH, np.int64), np.empty(BATCH, np.int64)
+    contexts = records.shape[0] - 1
+    n, at = 0, 0
+    touched = np.int64(0)
+    while at < contexts or n > 0:
+        if at < contexts:
+            p = np.int64(parents[at])
+            if low <= p < high:
+                batch[n] = at
+                n += 1
+            at += 1
+            if n < BATCH and at < contexts:
+                continue
+        if add:  # parents lie anywhere: first all records of the batch, then the rows and sums, so that the misses wait together
+            for j in range(n):
+                p = np.int64(parents[batch[j]])
+                p_start[j], p_end[j] = np.int64(p_records[p] & p_mask), np.int64(p_records[p + 1] & p_mask)
+            for j in range(n):
+                touched ^= np.int64(p_rows[p_start[j]]) ^ into[3 * p_start[j] - 2 * np.int64(parents[batch[j]])]
+        for j in range(n):
+            i = batch[j]
+            start = np.int64(records[i] & mask)
+            d = np.int64(records[i + 1] & mask) - start
+            base = 3 * start - 2 * i
+            if d == 1:
+                row = rows[start]
+                symbols[0] = np.int64(row & U127)
+                log_w[0] = _weighted(base, log_estimate(np.int64(row >> U7), 0, estimator, alpha, gammas), deepest, children, beta)
+            else:
+                for r in range(d):
+                    row = rows[start + r]
+                    symbols[r] = np.int64(row & U127)
+                    sums[r + 1] = sums[r] + np.int64(row >> U7)
+                _context_weights(
+                    joint, mid, child, symbols, sums, d, deepest, base, children, beta, estimator, alpha, gammas, stack, log_w
+                )
             if not add:
                 continue
-            packed = unmix57((np.uint64(b) << low) | ((record >> start_bits) & check))
-            index, first, last = find_record(chain, k - 1, mix57(low_symbols(packed, chain.param[k - 1])))
-            for r in range(last - first):
-                parent[r] = np.int64(chain.rows[chain.row_at[k - 1] + first + r] & np.uint32(127))
-            add_to_parent(tree, symbols, d, log_w, parent, last - first, into[3 * first - 2 * index :], stack)
+            n_parent = p_end[j] - p_start[j]
+            p_base = 3 * p_start[j] - 2 * np.int64(parents[i])
+            if n_parent == 1:  # then so is d
+                into[p_base] += log_w[0]
+                continue
+            for r in range(n_parent):
+                parent[r] = np.int64(p_rows[p_start[j] + r] & U127)
+            if d > 1:
+                _add_to_parent(joint, mid, child, symbols, d, log_w, parent, n_parent, p_base, into, stack)
+                continue
+            v, first, last, s, w = np.int64(0), np.int64(0), n_parent, symbols[0], log_w[0]  # one symbol's path, and one log P_w
+            while v < LEAF:
+                if last - first == 1:
+                    into[p_base + 2 * (n_parent - 1) + first] += w
+                    break
+                u = joint[parent[first], parent[last - 1]]
+                middle = _split_row(mid, parent, first, last, u)
+                if u != v:
+                    into[p_base + n_parent - 1 + middle - 1] += w
+                into[p_base + middle - 1] += w
+                if s < mid[u]:
+                    v, last = child[u, 0], middle
+                else:
+                    v, first = child[u, 1], middle
+        n = 0
+    return touched
 
 
-@njit(cache=True, nogil=True, inline="always")
-def find_record(chain, k, identity):
-    """(index, first row, end of rows) of a level-k context, relative to its level; index -1 if it was never seen."""
-    s = np.uint64(chain.start_bits[k])
-    want = identity << s
-    mask = (U1 << s) - U1
-    b = chain.bucket_at[k] + np.int64(identity >> np.uint64(chain.width[k] - chain.bits[k]))
-    at = chain.record_at[k]
-    for i in range(np.int64(chain.buckets[b]), np.int64(chain.buckets[b + 1])):
-        record = chain.records[at + i]
-        if ((record ^ want) >> s) == np.uint64(0):
-            return i, np.int64(record & mask), np.int64(chain.records[at + i + 1] & mask)
-    return np.int64(-1), np.int64(0), np.int64(0)
+def n_slots(table: CountTable) -> int:
+    """How many betas a table's contexts have."""
+    return 3 * table.n_rows - 2 * table.n_contexts
 
 
-def n_slots(chain: Chain, k: int) -> int:
-    contexts, rows = level_sizes(chain, k)
-    return 3 * rows - 2 * contexts
+def joint_nodes(tree: TreeArrays) -> np.ndarray:
+    """The node where two different symbols part: int64 [128, 128]."""
+    return np.take_along_axis(tree.path_node, tree.shared.astype(np.int64), axis=1)
 
 
-def build_weights(chain: Chain, tree: TreeArrays, estimator: int, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-    """(beta, beta_at): the betas of all levels that have them, float32, and where each level's start (-1: none)."""
-    gammas = gamma_table(alpha)
-    levels = chain.param.size
-    weighted = [k for k in range(levels) if derivable(chain, k)]
-    sizes = [n_slots(chain, k) for k in weighted]
-    beta = np.ones(sum(sizes), np.float32)
-    beta_at = np.full(levels, -1, np.int64)
-    beta_at[weighted] = np.cumsum([0, *sizes[:-1]]) if weighted else 0
-    nothing, no_beta = np.zeros(0), np.zeros(0, np.float32)
+def _owners(table: CountTable, threads: int) -> list[tuple[int, int]]:
+    """The contexts in as many ranges as there are threads, of about as many rows each."""
+    mask = (1 << table.start_bits) - 1
+    edges = [0]
+    for t in range(1, threads):
+        lo, hi, row = edges[-1], table.n_contexts, table.n_rows * t // threads
+        while lo < hi:
+            middle = (lo + hi) // 2
+            lo, hi = (middle + 1, hi) if int(table.records[middle]) & mask < row else (lo, middle)
+        edges.append(lo)
+    return list(pairwise([*edges, table.n_contexts]))
+
+
+def weigh_tables(
+    tables: Sequence[CountTable], links: Callable[[int], np.ndarray], tree: TreeArrays, estimator: int, alpha: float, threads: int
+) -> Iterator[tuple[CountTable, np.ndarray]]:
+    """(table, betas: float32 [n_slots]) of all orders but the last, from the longest down.
+
+    tables: a chain's, orders rising from 0. links(k): the parents of table k's contexts (links.py), for k from the last down to 1.
+    """
+    gammas, joint = gamma_table(alpha), joint_nodes(tree)
+    nothing, no_beta = np.zeros(0, np.int64), np.zeros(0, np.float32)
     children = nothing
-    for k in range(len(weighted), -1, -1):
-        deepest = k == len(weighted)
-        into = np.zeros(sizes[k - 1]) if k else nothing
-        own = no_beta if deepest else beta[beta_at[k] : beta_at[k] + sizes[k]]
-        if not deepest or k:
-            level_weights(chain, tree, k, deepest, children, own, k > 0, into, estimator, alpha, gammas)
-        children = into
-    return beta, beta_at
+    with ThreadPoolExecutor(threads) as pool:
+        for k in range(len(tables) - 1, -1, -1):
+            table, parent = tables[k], tables[max(0, k - 1)]
+            deepest = k == len(tables) - 1
+            beta = no_beta if deepest else np.ones(n_slots(table), np.float32)
+            into = np.zeros(n_slots(parent), np.int64) if k else nothing
+            parents = links(k) if k else np.zeros(table.n_contexts, np.uint32)
+            if not deepest or k:
+                for done in [
+                    pool.submit(
+                        _level_weights, low, high, parents, table.start_bits, table.records, table.rows,
+                        parent.start_bits, parent.records, parent.rows, joint, tree.mid, tree.child, children, beta, into,
+                        estimator, alpha, gammas,
+                    )
+                    for low, high in _owners(parent, threads)
+                ]:  # fmt: skip
+                    done.result()
+            del parents
+            children = into
+            if not deepest:
+                yield table, beta

@@ -1,0 +1,132 @@
+"""Parent links of a chain's contexts: which context of the next lower order present each one ends in.
+
+    parents[i]   uint32 [contexts of the longer order]: index into the shorter order's table, its contexts sorted by identity
+
+Up to order 8 an identity is a bijection of its context, so that the link follows from the table alone. Above, it is a hash: the
+text is read again, and at every position that was counted both orders' contexts are looked up. Two contexts of one hash
+(expected: 0.02 such pairs among 78 million contexts) get the smaller of their parents, in whatever order they come; only if two
+threads met them within the same few nanoseconds could the larger one stay. Every other link is written with one value alone.
+
+Tables are larger than the cache, and a look-up reads a bucket and a record, some 100 ns each: look-ups go BATCH at a time, all
+buckets first, then all records, so that the misses of a batch wait together.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+from numba import njit
+
+from charstat.ngram.contexts import EXACT_ORDER, MAX_ORDER
+from charstat.ngram.hashing import CHARS, IDENTITY_BITS, char_identity, low_symbols, mix57, push_symbol
+from charstat.ngram.table import CountTable
+from charstat.ppm.continuation import unmix57
+
+BATCH = 32
+UNSET = np.uint32(0xFFFFFFFF)
+U1 = np.uint64(1)
+
+
+def is_exact(table: CountTable) -> bool:
+    """Whether the contexts of a character table can be read off their identities."""
+    return table.context.param <= EXACT_ORDER
+
+
+def parent_links(longer: CountTable, shorter: CountTable, symbols: np.ndarray, border: int, threads: int) -> np.ndarray:
+    """The links of a table's contexts: uint32 [contexts]. symbols, border: the text both were counted from (not read up to order 8).
+
+    ValueError if the text is another one, so that a context stays without a link.
+    """
+    parents = np.full(longer.n_contexts, UNSET, np.uint32)
+    if not parents.size:
+        return parents
+    sides = (longer.bits, longer.start_bits, longer.buckets, longer.records, shorter.bits, shorter.start_bits, shorter.buckets, shorter.records)
+    order, shorter_order = longer.context.param, shorter.context.param
+    exact = is_exact(longer)
+    first, end = (0, 1 << longer.bits) if exact else (max(border, order), max(border, order, symbols.size))
+    edges = [first + (end - first) * t // threads for t in range(threads + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [
+            pool.submit(_exact_links, lo, hi, shorter_order, *sides, parents)
+            if exact
+            else pool.submit(_hashed_links, symbols, lo, hi, order, shorter_order, *sides, parents)
+            for lo, hi in pairwise(edges)
+        ]:
+            done.result()
+    if int(parents.max()) >= shorter.n_contexts:
+        raise ValueError(f"contexts of {longer.context.name} that do not end in one of {shorter.context.name}: this is another text")
+    return parents
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _find(identity, shift, start_bits, buckets, records):
+    """Index of the context, -1 if it is not there."""
+    b = np.int64(identity >> shift)
+    want = identity << start_bits
+    for i in range(np.int64(buckets[b]), np.int64(buckets[b + 1])):
+        if ((records[i] ^ want) >> start_bits) == np.uint64(0):
+            return i
+    return np.int64(-1)
+
+
+@njit(cache=True, nogil=True)
+def _exact_links(lo, hi, shorter_order, bits, start_bits, buckets, records, p_bits, p_start_bits, p_buckets, p_records, parents):
+    """The links of the contexts in the buckets lo..hi, whose identities say what they are."""
+    low, s = np.uint64(IDENTITY_BITS - bits), np.uint64(start_bits)
+    check = (U1 << low) - U1
+    p_shift, p_s = np.uint64(IDENTITY_BITS - p_bits), np.uint64(p_start_bits)
+    wanted, index, at = np.empty(BATCH, np.uint64), np.empty(BATCH, np.int64), np.empty(BATCH, np.int64)
+    last = p_records.shape[0] - 1
+    n, touched = 0, U1
+    for b in range(lo, hi + 1):
+        start, end = (np.int64(buckets[b]), np.int64(buckets[b + 1])) if b < hi else (np.int64(0), np.int64(0))
+        for i in range(start, end):
+            packed = unmix57((np.uint64(b) << low) | ((records[i] >> s) & check))
+            wanted[n], index[n] = mix57(low_symbols(packed, shorter_order)), i
+            n += 1
+            if n == BATCH:
+                for j in range(n):
+                    at[j] = np.int64(p_buckets[np.int64(wanted[j] >> p_shift)])
+                for j in range(n):
+                    touched ^= p_records[min(at[j], last)]
+                for j in range(n):
+                    parents[index[j]] = np.uint32(_find(wanted[j], p_shift, p_s, p_buckets, p_records))
+                n = 0
+    for j in range(n):
+        parents[index[j]] = np.uint32(_find(wanted[j], p_shift, p_s, p_buckets, p_records))
+    return touched  # subtle: what is returned cannot be optimized away
+
+
+@njit(cache=True, nogil=True)
+def _hashed_links(
+    symbols, lo, hi, order, shorter_order, bits, start_bits, buckets, records, p_bits, p_start_bits, p_buckets, p_records, parents
+):
+    """The links of the contexts before the positions lo..hi of the text."""
+    history = np.zeros(5, np.uint64)
+    for i in range(max(0, lo - MAX_ORDER), lo):
+        push_symbol(history, symbols[i], 0)
+    shift, s = np.uint64(IDENTITY_BITS - bits), np.uint64(start_bits)
+    p_shift, p_s = np.uint64(IDENTITY_BITS - p_bits), np.uint64(p_start_bits)
+    own, other = np.empty(BATCH, np.uint64), np.empty(BATCH, np.uint64)
+    at, p_at = np.empty(BATCH, np.int64), np.empty(BATCH, np.int64)
+    last, p_last = parents.shape[0] - 1, p_records.shape[0] - 1
+    touched = U1
+    for first in range(lo, hi, BATCH):
+        n = min(BATCH, hi - first)
+        for j in range(n):
+            own[j] = char_identity(CHARS, order, history)
+            other[j] = char_identity(CHARS, shorter_order, history)
+            push_symbol(history, symbols[first + j], 0)
+        for j in range(n):
+            at[j] = np.int64(buckets[np.int64(own[j] >> shift)])
+            p_at[j] = np.int64(p_buckets[np.int64(other[j] >> p_shift)])
+        for j in range(n):
+            a = min(at[j], last)
+            touched ^= records[a] ^ p_records[min(p_at[j], p_last)] ^ np.uint64(parents[a])
+        for j in range(n):
+            i = _find(own[j], shift, s, buckets, records)
+            if i >= 0:
+                parents[i] = min(parents[i], np.uint32(_find(other[j], p_shift, p_s, p_buckets, p_records)))
+    return touched
