@@ -6,7 +6,7 @@ The models share the tables: nothing is counted again. Each is evaluated from it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -72,6 +72,17 @@ MODELS: dict[str, tuple[str, Callable[[Model], CharModel]]] = {
     "mix": ("the mixture", _mix),
     "advised": ("the mixture, with ppmd and ctw as experts", _advised),
 }
+
+
+CHAIN_MODELS = ("ppm", "ppmc", "ppmd", "ctw", "ngram")  # these read the character orders alone, from order 0 on
+WEIGHTED_MODELS = ("ctw", "advised")  # these have the weights of a context tree
+
+
+def needed_contexts(models: Sequence[str]) -> str:
+    """The --contexts that these models read: a preset or a name. The match model looks at the stream alone, not at any table."""
+    if set(models) - {*CHAIN_MODELS, "match"}:
+        return "default"
+    return "chars" if set(models) & set(CHAIN_MODELS) else "o0"
 
 
 def parse_models(names: str) -> list[str]:

@@ -2,14 +2,15 @@
 
 A backend is an object with `name`, `device`, `synchronize()` and `count(symbols, border, contexts, info, phase)`, which yields
 the vocabulary and a CountTable for every context, in any order (cpu/backend.py, gpu/backend.py). All backends yield the same arrays,
-bit for bit. Nothing here learns: counting is all the training there is.
+bit for bit. `weigh(...)` computes the weights of a context tree from the tables of the character orders (ctw/weights.py), for the
+models that have one. Nothing here learns: counting is all the training there is.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,15 +18,19 @@ from typing import Protocol
 import numpy as np
 
 from charstat.alphabet import Alphabet
+from charstat.comparison import CHAIN_MODELS, WEIGHTED_MODELS, needed_contexts, parse_models
 from charstat.corpus import text_fingerprint
+from charstat.ctw.model import TUNED as CTW_TUNED
+from charstat.ctw.model import estimator_code
 from charstat.energy import EnergyMeter
-from charstat.errors import BackendUnavailable, CorpusError, ResourceError
+from charstat.errors import BackendUnavailable, ContextError, CorpusError, ResourceError
 from charstat.model import Model, ModelWriter, model_symbol_info
 from charstat.ngram.contexts import DEFAULT_ORDER, Context, select_contexts
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.table import CountTable
 from charstat.ngram.words import SymbolInfo, Vocabulary
 from charstat.storage import DirectoryColumns, MemoryColumns
+from charstat.tree import TreeArrays
 
 BACKENDS = ("auto", "cpu", "gpu")
 MAX_CHARS = 1 << 31
@@ -43,6 +48,10 @@ class Backend(Protocol):
     def count(
         self, symbols: np.ndarray, border: int, contexts: tuple[Context, ...], info: SymbolInfo, phase: Callable
     ) -> Iterator[CountTable | Vocabulary]: ...
+
+    def weigh(
+        self, tables: Iterable[CountTable], symbols: np.ndarray, border: int, tree: TreeArrays, estimator: int, alpha: float, phase: Callable
+    ) -> Iterator[tuple[str, np.ndarray]]: ...
 
 
 @dataclass(frozen=True)
@@ -96,11 +105,27 @@ def choose_backend(
     return CPUBackend(threads, budget), why
 
 
+def check_models(models: Sequence[str], contexts: Iterable[Context]) -> None:
+    """ContextError if one of the models needs order 0, and the contexts lack it."""
+    needy = set(models) & {*CHAIN_MODELS, *WEIGHTED_MODELS}
+    if needy and not any(c.kind == CHARS and c.param == 0 for c in contexts):
+        raise ContextError(f"{', '.join(sorted(needy))} need the character orders from o0 on: add them to --contexts, or leave it out")
+
+
+def _weigh(
+    engine: Backend, writer: ModelWriter, chain: list[Context], symbols: np.ndarray, border: int, alphabet: Alphabet, phase: Callable
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The weights of a context tree over a chain of character orders, the highest first, with CTW_TUNED's estimator."""
+    tables = (writer.read_table(context) for context in chain)
+    return engine.weigh(tables, symbols, border, alphabet.tree.arrays, estimator_code(CTW_TUNED["estimator"]), CTW_TUNED["alpha"], phase)
+
+
 def build_model(
     text: str,
     *,
     order: int = DEFAULT_ORDER,
-    contexts: str = "default",
+    contexts: str | None = None,
+    models: Sequence[str] = ("mix",),
     history: str = "",
     alphabet: Alphabet | None = None,
     backend: str = "auto",
@@ -113,11 +138,18 @@ def build_model(
 ) -> Model:
     """Count a text and return the model; with `out`, written there as a model directory and memory-mapped.
 
-    order, contexts: see ngram.contexts.select_contexts. history: text before `text`, context only (for shards). alphabet: taken
+    order, contexts: see ngram.contexts.select_contexts. models: names of comparison.MODELS that this one is built for, the first the
+    one that eval takes; contexts are by default those that they need, and "ctw" and "advised" also have the weights of a context
+    tree computed for all orders, with CTW_TUNED's estimator. history: text before `text`, context only (for shards). alphabet: taken
     from the text where not given. memory_bytes: the budget for counting buffers. data: a description for the manifest. meter:
-    a fresh EnergyMeter; build_model enters it around the counting. CorpusError if the text is empty.
+    a fresh EnergyMeter; build_model enters it around the counting. CorpusError if the text is empty; ContextError for names that
+    do not exist, and for contexts without order 0 where a model needs it.
     """
+    models = parse_models(",".join(models))
+    contexts = needed_contexts(models) if contexts is None else contexts
     chosen = select_contexts(contexts, order)
+    check_models(models, chosen)
+    chain = [c for c in reversed(chosen) if c.kind == CHARS] if set(models) & set(WEIGHTED_MODELS) else []
     engine, why = choose_backend(backend, threads, memory_bytes, len(history) + len(text))
     if not text:
         raise CorpusError("the training text is empty: there is nothing to count")
@@ -129,7 +161,7 @@ def build_model(
     columns = MemoryColumns() if out is None else DirectoryColumns(out)
     try:
         writer = ModelWriter(columns)
-        steps = len(chosen) + 2
+        steps = len(chosen) + max(0, len(chain) - 1) + 2
         done = 0
 
         def tell(phase: str) -> None:
@@ -152,6 +184,11 @@ def build_model(
                 done += isinstance(part, CountTable)
                 tell(part.context.name if isinstance(part, CountTable) else "words")
                 writer.add(part)
+            weighed = _weigh(engine, writer, chain, symbols, len(history), alphabet, phase) if chain else iter(())
+            for name, betas in weighed:
+                writer.add_weights(name, betas)
+                done += 1
+                tell("weights")
         tell("finish")
         energy = meter.report()
         build = {
@@ -166,6 +203,8 @@ def build_model(
         about = {
             "order": max((c.param for c in chosen if c.kind == CHARS), default=0),
             "preset": contexts,
+            "models": models,
+            **({"ctw": {"estimator": CTW_TUNED["estimator"], "alpha": CTW_TUNED["alpha"]}} if chain else {}),
             "text": text_fingerprint(text),
             "data": data,
             "build": build,

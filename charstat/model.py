@@ -2,13 +2,15 @@
 
     model = build_model(text, order=8)         counting.py
     model.save("models/wiki"); model = Model.load("models/wiki")
-    stream = model.stream()                    a CharModel: reset, predict, observe
+    stream = model.stream()                    the mixture, a CharModel: reset, predict, observe
+    stream = model.char_model("ctw")           one of comparison.MODELS; without a name the one it was built for
 
 Building and merging happen in memory or straight into a directory (storage.py); a loaded model is memory-mapped.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -20,14 +22,49 @@ from charstat import __version__
 from charstat.alphabet import Alphabet
 from charstat.errors import FormatError, MergeError
 from charstat.ngram.contexts import Context, class_map, parse_context
+from charstat.ngram.hashing import CHARS
 from charstat.ngram.table import CountTable, merge_tables, table_bits
 from charstat.ngram.words import Vocabulary, build_trie, symbol_info, vocabulary_words
 from charstat.storage import DirectoryColumns, MemoryColumns, open_columns, read_manifest
 
 if TYPE_CHECKING:
+    from charstat.charmodel_api import CharModel
     from charstat.mixers.mixture import Mixture
 
 Columns = MemoryColumns | DirectoryColumns
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """The weights of a context tree that a model was built with: see ctw/weights.py.
+
+    levels: {context name: (start, size)} in Model.betas, for every character order but the highest, rising.
+    """
+
+    estimator: str
+    alpha: float
+    levels: dict[str, tuple[int, int]]
+
+    @classmethod
+    def from_manifest(cls, entry: dict | None, tables: dict[str, CountTable], size: int) -> StoredWeights | None:
+        """What the manifest says of `size` betas; None if the model has none. ValueError unless it fits the tables, KeyError, TypeError."""
+        if entry is None:
+            if size:
+                raise ValueError("betas.npy is not empty")
+            return None
+        chain = sorted((t for t in tables.values() if t.context.kind == CHARS), key=lambda t: t.context.param)[:-1]
+        levels = {t.context.name: (int(entry["levels"][t.context.name][0]), 3 * t.n_rows - 2 * t.n_contexts) for t in chain}
+        if entry["levels"] != {name: list(place) for name, place in levels.items()}:
+            raise ValueError("the levels of ctw are not those of the tables")
+        end = 0
+        for at, n in sorted(levels.values()):
+            if at != end:
+                raise ValueError("the levels of ctw do not fill betas.npy")
+            end += n
+        estimator, alpha = entry["estimator"], entry["alpha"]
+        if end != size or not isinstance(estimator, str) or not isinstance(alpha, float) or not 0.0 < alpha < math.inf:
+            raise ValueError("ctw does not describe betas.npy")
+        return cls(estimator, alpha, levels)
 
 
 class ModelWriter:
@@ -36,6 +73,7 @@ class ModelWriter:
     def __init__(self, columns: Columns):
         self.columns = columns
         self._tables: dict[str, dict] = {}
+        self._levels: dict[str, list[int]] = {}
         self._words = 0
 
     def add(self, part: CountTable | Vocabulary) -> None:
@@ -57,8 +95,20 @@ class ModelWriter:
             "sum_at": 0 if part.sums is None else self.columns.append("sums", part.sums),
         }
 
+    def add_weights(self, name: str, betas: np.ndarray) -> None:
+        """The betas of a context's level of the context tree: float32."""
+        self._levels[name] = [self.columns.append("betas", betas), betas.size]
+
+    def read_table(self, context: Context) -> CountTable:
+        """The table of a character context that was added, read back where it is on disk."""
+        e, read = self._tables[context.name], self.columns.read
+        buckets = read("buckets", e["bucket_at"], (1 << e["bits"]) + 1)
+        records, rows = read("records", e["record_at"], e["contexts"] + 1), read("rows", e["row_at"], e["rows"])
+        return CountTable(context, e["bits"], e["start_bits"], buckets, records, rows)
+
     def finish(self, alphabet: Alphabet, contexts: Iterable[Context], info: dict) -> Model:
-        """The model. info goes into the manifest: text, data, order, build. A directory is put in place."""
+        """The model. info goes into the manifest: text, data, order, build, models, estimator and alpha of weights. A directory is
+        put in place."""
         manifest = {
             "charstat_version": __version__,
             "alphabet": alphabet.to_dict(),
@@ -66,6 +116,8 @@ class ModelWriter:
             "words": self._words,
             **info,
         }
+        if "ctw" in info:
+            manifest["ctw"] = {**info["ctw"], "levels": self._levels}
         if isinstance(self.columns, DirectoryColumns):
             self.columns.commit(manifest)
             return Model.load(self.columns.path, verify=False)
@@ -74,27 +126,41 @@ class ModelWriter:
 
 @dataclass(frozen=True)
 class Model:
-    """A built model. manifest: as in manifest.json; columns: the concatenated arrays of all tables."""
+    """A built model. manifest: as in manifest.json; columns: the concatenated arrays of all tables (storage.COLUMNS).
+
+    betas: the weights of a context tree, where it was built with them, described by `weights` (None without); no part of columns.
+    """
 
     manifest: dict = field(repr=False)
     columns: dict[str, np.ndarray] = field(repr=False)
     path: str | None = None
 
     def __post_init__(self) -> None:
+        columns = dict(self.columns)
+        betas = columns.pop("betas")
+        object.__setattr__(self, "columns", columns)
         try:
             alphabet = Alphabet.from_dict(self.manifest["alphabet"])
             tables = {name: self._table(parse_context(name), entry) for name, entry in self.manifest["tables"].items()}
             c, words = self.columns, int(self.manifest["words"])
             vocabulary = Vocabulary(c["first_child"], c["trie_symbol"], c["first_id"], words)
             self._check_places(words)
+            weights = StoredWeights.from_manifest(self.manifest.get("ctw"), tables, betas.size)
+            models = self.manifest.get("models", ["mix"])
+            if not isinstance(models, list) or not models or not all(isinstance(name, str) for name in models):
+                raise ValueError("models is no list of names")
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise FormatError(f"the manifest of {self.path or 'the model'} is damaged: {type(e).__name__}: {e}") from e
-        for name, value in (("alphabet", alphabet), ("tables", tables), ("vocabulary", vocabulary)):
+        values = {"alphabet": alphabet, "tables": tables, "vocabulary": vocabulary, "weights": weights, "betas": betas, "models": tuple(models)}
+        for name, value in values.items():
             object.__setattr__(self, name, value)
 
     alphabet: Alphabet = field(init=False)
     tables: dict[str, CountTable] = field(init=False, repr=False)
     vocabulary: Vocabulary = field(init=False, repr=False)
+    weights: StoredWeights | None = field(init=False, repr=False)
+    betas: np.ndarray = field(init=False, repr=False)
+    models: tuple[str, ...] = field(init=False)
 
     def _table(self, context: Context, entry: dict) -> CountTable:
         c, n, m, bits = self.columns, entry["contexts"], entry["rows"], entry["bits"]
@@ -153,15 +219,24 @@ class Model:
     @property
     def n_bytes(self) -> int:
         """Bytes of all arrays."""
-        return sum(a.nbytes for a in self.columns.values())
+        return sum(a.nbytes for a in self.columns.values()) + self.betas.nbytes
 
     @property
     def order(self) -> int:
         """The highest character order."""
         return int(self.manifest["order"])
 
+    def char_model(self, name: str | None = None) -> CharModel:
+        """A new CharModel on this model: one of comparison.MODELS, by default the first that it was built for.
+
+        ContextError if none has that name, or if it needs a context that this model lacks.
+        """
+        from charstat.comparison import MODELS, parse_models
+
+        return MODELS[parse_models(self.models[0] if name is None else name)[0]][1](self)
+
     def stream(self, **options) -> Mixture:
-        """A new CharModel on this model; options are those of mixers.mixture.Mixture."""
+        """A new mixture on this model; options are those of mixers.mixture.Mixture."""
         from charstat.mixers.mixture import Mixture
 
         return Mixture(self, **options)
@@ -174,7 +249,9 @@ class Model:
             writer.add(self.vocabulary)
             for table in self.tables.values():
                 writer.add(table)
-            keep = {k: v for k, v in self.manifest.items() if k in ("text", "data", "order", "preset", "build")}
+            for name, (at, size) in sorted(self.weights.levels.items(), key=lambda level: level[1]) if self.weights else ():
+                writer.add_weights(name, self.betas[at : at + size])
+            keep = {k: v for k, v in self.manifest.items() if k in ("text", "data", "order", "preset", "build", "models", "ctw")}
             return writer.finish(self.alphabet, self.contexts, keep)
         finally:
             columns.discard()
@@ -191,7 +268,8 @@ class Model:
 
         Both must have one alphabet and the same contexts (build shards with alphabet=). At the border: a shard built with
         history= (the text before it) counts the n-grams and words that straddle its start, and nothing twice; built without,
-        those few are missing from the sum. MergeError if the models do not fit.
+        those few are missing from the sum. Weights of a context tree are not kept: the sum's are no sum of the parts', and need
+        the text; what opens on the merged model computes those that its tables give. MergeError if the models do not fit.
         """
         if a.alphabet.to_dict() != b.alphabet.to_dict():
             raise MergeError("the models have different alphabets: build the shards with one alphabet (build_model(..., alphabet=...))")
@@ -215,6 +293,7 @@ class Model:
                 "order": max(a.order, b.order),
                 "text": {"chars": sum(t.get("chars", 0) for t in texts), "parts": texts},
                 "data": a.manifest.get("data"),
+                "models": list(dict.fromkeys((*a.models, *b.models))),
                 "build": {"merged": [m.manifest.get("build") for m in (a, b)]},
             }
             return writer.finish(a.alphabet, a.contexts, info)

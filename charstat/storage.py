@@ -55,10 +55,11 @@ class MemoryColumns:
 
     def read(self, column: str, at: int, size: int) -> np.ndarray:
         """What one append() put there."""
-        ends = np.cumsum([part.size for part in self._parts[column]])
-        i = int(np.searchsorted(ends, at, "right"))
-        start = at - int(ends[i] - self._parts[column][i].size) if size else 0
-        return self._parts[column][i][start : start + size] if size else np.empty(0, COLUMNS[column])
+        for part in self._parts[column]:
+            if at < part.size:
+                return part[at : at + size]
+            at -= part.size
+        return np.empty(0, COLUMNS[column])
 
     def finish(self) -> dict[str, np.ndarray]:
         """The columns, read-only. Parts are released one column at a time."""

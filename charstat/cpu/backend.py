@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from numba import njit
@@ -10,10 +10,12 @@ from numba import njit
 from charstat.cpu.orders import exact_tables
 from charstat.cpu.sorting import run_lengths, sorted_keys
 from charstat.cpu.words import Tokens, tokenize, word_keys
+from charstat.ctw.weights import weigh_text
 from charstat.ngram.contexts import EXACT_ORDER, MAX_ORDER, Context
 from charstat.ngram.hashing import CHARS, WORD_ID_BITS, char_identity, push_symbol
 from charstat.ngram.table import MAX_COUNT, CountTable, assemble
 from charstat.ngram.words import SymbolInfo, Vocabulary
+from charstat.tree import TreeArrays
 
 U7 = np.uint64(7)
 
@@ -72,6 +74,16 @@ class CPUBackend:
                 yield tokens.vocabulary
                 for context in words:
                     yield self._word_table(tokens, context)
+
+    def weigh(
+        self, tables: Iterable[CountTable], symbols: np.ndarray, border: int, tree: TreeArrays, estimator: int, alpha: float, phase: Callable
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (context name, betas) of every character order but the highest, from the longest down: see ctw/weights.py.
+
+        tables: those of the character orders, the highest first, from order 0 on, counted from these symbols.
+        """
+        with phase("weights"):
+            yield from weigh_text(tables, symbols, border, tree, estimator, alpha, self.threads)
 
     def _char_table(self, symbols: np.ndarray, border: int, context: Context, info: SymbolInfo) -> CountTable:
         def fill(lo: int, hi: int, out: np.ndarray) -> int:

@@ -36,8 +36,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from charstat.ctw.kernels import CTW, READY, USED, Records, distribution, new_records, refill, run
-from charstat.ctw.links import is_exact, parent_links
-from charstat.ctw.weights import KT, ZERO_REDUNDANCY, weigh_tables
+from charstat.ctw.links import is_exact
+from charstat.ctw.weights import KT, ZERO_REDUNDANCY, weigh_text
 from charstat.errors import ContextError
 from charstat.ppm.chain import build_chain, new_place, select_orders, start_text
 from charstat.symbol_model import SymbolModel
@@ -105,20 +105,16 @@ def stored_weights(model: Model, options: CTWOptions) -> tuple[np.ndarray, np.nd
         return None
     if (estimator_code(stored.estimator), stored.alpha) != (estimator_code(options.estimator), options.beta_alpha):
         return None
-    return model.columns["betas"], np.array([*(at for at, _ in stored.levels.values()), -1], np.int64)
+    return model.betas, np.array([*(at for at, _ in stored.levels.values()), -1], np.int64)
 
 
 def table_weights(model: Model, options: CTWOptions) -> tuple[np.ndarray, np.ndarray]:
     """(beta, beta_at) from the count tables, on all threads, for the orders whose next one is at most 8: without the text,
     the parents of hashed contexts are unknown, and so the weights of the orders below."""
     tables = [model.tables[c.name] for c in select_orders(model, options.max_order)]
-    exact, threads = [t for t in tables if is_exact(t)], os.cpu_count() or 1
-
-    def links(k: int) -> np.ndarray:
-        return parent_links(exact[k], exact[k - 1], np.zeros(0, np.uint8), 0, threads)
-
-    tree = model.alphabet.tree.arrays
-    found = [b for _, b in weigh_tables(exact, links, tree, estimator_code(options.estimator), options.beta_alpha, threads)][::-1]
+    exact = [t for t in reversed(tables) if is_exact(t)]
+    tree, estimator = model.alphabet.tree.arrays, estimator_code(options.estimator)
+    found = [b for _, b in weigh_text(exact, np.zeros(0, np.uint8), 0, tree, estimator, options.beta_alpha, os.cpu_count() or 1)][::-1]
     beta_at = np.full(len(tables), -1, np.int64)
     beta_at[: len(found)] = np.cumsum([0, *(b.size for b in found)])[:-1]
     beta = np.concatenate([np.zeros(0, np.float32), *found])

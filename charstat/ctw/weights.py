@@ -27,13 +27,14 @@ thread owns a range of parents, so that no two add to one sum.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
 from numba import njit
 
+from charstat.ctw.links import parent_links
 from charstat.ngram.table import CountTable
 from charstat.tree import LEAF, SYMBOLS, TreeArrays
 
@@ -268,33 +269,47 @@ def _owners(table: CountTable, threads: int) -> list[tuple[int, int]]:
 
 
 def weigh_tables(
-    tables: Sequence[CountTable], links: Callable[[int], np.ndarray], tree: TreeArrays, estimator: int, alpha: float, threads: int
-) -> Iterator[tuple[CountTable, np.ndarray]]:
-    """(table, betas: float32 [n_slots]) of all orders but the last, from the longest down.
+    tables: Iterable[CountTable], links: Callable[[CountTable, CountTable], np.ndarray], tree: TreeArrays, estimator: int, alpha: float, threads: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(context name, betas: float32 [n_slots]) of all orders but the highest, from the longest down.
 
-    tables: a chain's, orders rising from 0. links(k): the parents of table k's contexts (links.py), for k from the last down to 1.
-    """
+    tables: a chain's, the highest order first; two are held at a time. links(longer, shorter): the parents (links.py).
+    """  # fmt: skip
     gammas, joint = gamma_table(alpha), joint_nodes(tree)
-    nothing, no_beta = np.zeros(0, np.int64), np.zeros(0, np.float32)
-    children = nothing
+    nothing = np.zeros(0, np.int64)
+    coming = iter(tables)
+    table, sums = next(coming), nothing
+    deepest = True
     with ThreadPoolExecutor(threads) as pool:
-        for k in range(len(tables) - 1, -1, -1):
-            table, parent = tables[k], tables[max(0, k - 1)]
-            deepest = k == len(tables) - 1
-            beta = no_beta if deepest else np.ones(n_slots(table), np.float32)
-            into = np.zeros(n_slots(parent), np.int64) if k else nothing
-            parents = links(k) if k else np.zeros(table.n_contexts, np.uint32)
-            if not deepest or k:
-                for done in [
-                    pool.submit(
-                        _level_weights, low, high, parents, table.start_bits, table.records, table.rows,
-                        parent.start_bits, parent.records, parent.rows, joint, tree.mid, tree.child, children, beta, into,
-                        estimator, alpha, gammas,
-                    )
-                    for low, high in _owners(parent, threads)
-                ]:  # fmt: skip
-                    done.result()
-            del parents
-            children = into
+        while table is not None:
+            parent = next(coming, None)
+            beta = np.ones(0 if deepest else n_slots(table), np.float32)
+            above = table if parent is None else parent
+            into = nothing if parent is None else np.zeros(n_slots(parent), np.int64)
+            parents = np.zeros(table.n_contexts, np.uint32) if parent is None else links(table, parent)
+            jobs = [
+                pool.submit(
+                    _level_weights, low, high, parents, table.start_bits, table.records, table.rows,
+                    above.start_bits, above.records, above.rows, joint, tree.mid, tree.child, sums, beta, into, estimator, alpha, gammas,
+                )
+                for low, high in _owners(above, threads)
+            ]  # fmt: skip
+            for job in jobs:
+                job.result()
+            name = table.context.name
+            table, sums = parent, into
+            del parent, above, parents, into, jobs, job
             if not deepest:
-                yield table, beta
+                yield name, beta
+            deepest = False
+
+
+def weigh_text(
+    tables: Iterable[CountTable], symbols: np.ndarray, border: int, tree: TreeArrays, estimator: int, alpha: float, threads: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """weigh_tables() with the links of hashed orders from the text that was counted; its first `border` symbols are history."""
+
+    def links(longer: CountTable, shorter: CountTable) -> np.ndarray:
+        return parent_links(longer, shorter, symbols, border, threads)
+
+    return weigh_tables(tables, links, tree, estimator, alpha, threads)
