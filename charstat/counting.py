@@ -112,11 +112,22 @@ def check_models(models: Sequence[str], contexts: Iterable[Context]) -> None:
         raise ContextError(f"{', '.join(sorted(needy))} need the character orders from o0 on: add them to --contexts, or leave it out")
 
 
+@dataclass(frozen=True)
+class WrittenTables:
+    """The tables of some contexts, read back one by one in every pass: those of a long text are larger than what counting left free."""
+
+    writer: ModelWriter
+    contexts: Sequence[Context]
+
+    def __iter__(self) -> Iterator[CountTable]:
+        return map(self.writer.read_table, self.contexts)
+
+
 def _weigh(
     engine: Backend, writer: ModelWriter, chain: list[Context], symbols: np.ndarray, border: int, alphabet: Alphabet, phase: Callable
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The weights of a context tree over a chain of character orders, the highest first, with CTW_TUNED's estimator."""
-    tables = (writer.read_table(context) for context in chain)
+    tables = WrittenTables(writer, chain)
     return engine.weigh(tables, symbols, border, alphabet.tree.arrays, estimator_code(CTW_TUNED["estimator"]), CTW_TUNED["alpha"], phase)
 
 
@@ -184,8 +195,8 @@ def build_model(
                 done += isinstance(part, CountTable)
                 tell(part.context.name if isinstance(part, CountTable) else "words")
                 writer.add(part)
-            weighed = _weigh(engine, writer, chain, symbols, len(history), alphabet, phase) if chain else iter(())
-            for name, betas in weighed:
+                del part  # the last table would be held while the weights are computed
+            for name, betas in _weigh(engine, writer, chain, symbols, len(history), alphabet, phase) if chain else ():
                 writer.add_weights(name, betas)
                 done += 1
                 tell("weights")

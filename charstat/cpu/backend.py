@@ -80,7 +80,7 @@ class CPUBackend:
     ) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (context name, betas) of every character order but the highest, from the longest down: see ctw/weights.py.
 
-        tables: those of the character orders, the highest first, from order 0 on, counted from these symbols.
+        tables: those of the character orders, the highest first, down to order 0, counted from these symbols.
         """
         with phase("weights"):
             yield from weigh_text(tables, symbols, border, tree, estimator, alpha, self.threads)

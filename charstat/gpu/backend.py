@@ -8,6 +8,7 @@ What happens to a text, phase by phase (names of the energy meter; the counting 
     sort       radix sort, in place
     reduce     run-lengths, prefix reduction, the table's final arrays
     fetch      waiting for arrays to arrive on the host, where the next context's work did not hide it
+    weights    of a context tree, for the models that have one (weights.py)
 
 A table's copy to the host overlaps with the next contexts' work, so its joules are in their phases. Contexts that the device has no
 memory for are counted in pieces (memory.py); those that fail even so, on the CPU: `notes` says which.
@@ -16,9 +17,10 @@ memory for are counted in pieces (memory.py); those that fail even so, on the CP
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -32,10 +34,12 @@ from charstat.gpu.memory import Plan, plan_sort
 from charstat.gpu.runs import Runs, by_identity, changes, contexts_of, differences, insert, lay_out, row_values, run_lengths, shorten
 from charstat.gpu.sorting import Fill, sorted_pieces
 from charstat.gpu.tokens import TokenIds, describe, tokenize, word_keys, word_tokens
+from charstat.gpu.weights import weigh_on_device
 from charstat.ngram.contexts import EXACT_ORDER, Context, select_contexts
 from charstat.ngram.hashing import CHARS, SYMBOL_BITS, WORD_ID_BITS
 from charstat.ngram.table import CountTable, assemble
 from charstat.ngram.words import SymbolInfo, Vocabulary
+from charstat.tree import TreeArrays
 
 IN_FLIGHT = 2  # tables on their way to the host while the next one is counted
 WARM_UP_CHARS = 1 << 14
@@ -119,6 +123,28 @@ class GPUBackend:
                 yield job.wait(waiting.popleft())
         finally:
             job.close()
+
+    def weigh(
+        self, tables: Iterable[CountTable], symbols: np.ndarray, border: int, tree: TreeArrays, estimator: int, alpha: float, phase: Callable
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """CPUBackend.weigh() by array steps. tables: may be passed over twice, for the CPU does all over again what did not fit."""
+        copier, done, fits = self.arrays.copier(), 0, True
+        try:
+            with phase("weights"):
+                try:
+                    for found in weigh_on_device(self.arrays, tables, symbols, border, tree, estimator, alpha, copier):
+                        yield found
+                        done += 1
+                except MemoryError:
+                    fits = False  # subtle: as in _Job._attempt, the device's memory is freed only below
+                if not fits:
+                    self.arrays.release()
+        finally:
+            copier.close()
+        if not fits:
+            self.notes.append("the weights were computed on the CPU, for want of device memory")
+            cpu = CPUBackend(self.threads)
+            yield from islice(cpu.weigh(tables, symbols, border, tree, estimator, alpha, phase), done, None)
 
 
 class _Job:

@@ -58,10 +58,10 @@ def char_keys(arrays: Arrays, text: Text, context: Context, first: int, out: Arr
     n = out.size
     where = (np.int32(context.kind), np.int32(context.param), np.int64(first), np.int64(n))
     if not arrays.launch("char_keys", n, text.symbols, text.classes, *where, out):
-        out[:] = (_identities(arrays.xp, text, context, first, n) << U7) | text.symbols[first : first + n].astype(np.uint64)
+        out[:] = (char_identities(arrays.xp, text, context, first, n) << U7) | text.symbols[first : first + n].astype(np.uint64)
 
 
-def _identities(xp: Any, text: Text, context: Context, at: int, n: int) -> Array:
+def char_identities(xp: Any, text: Text, context: Context, at: int, n: int) -> Array:
     """hashing.char_identity at the positions at .. at + n."""
     kind, param, symbols = context.kind, context.param, text.symbols
     if kind == CHARS:

@@ -51,10 +51,10 @@ def plan_sort(n: int, free_bytes: int | None, chunk: int, key_bytes: int = KEY_B
     return None if piece * MAX_PIECES < n or piece <= 0 else Plan(n, piece, chunk)
 
 
-def chunk_size(n: int, free_bytes: int | None, chunk: int) -> int:
+def chunk_size(n: int, free_bytes: int | None, chunk: int, key_bytes: int = KEY_BYTES) -> int:
     """How many of n keys to sort and reduce at once where the parts are merged afterwards: half of what is free, at most."""
     if free_bytes is not None:
-        chunk = min(chunk, max(LEAST_CHUNK, int(free_bytes * USABLE / 2) // KEY_BYTES))
+        chunk = min(chunk, max(LEAST_CHUNK, int(free_bytes * USABLE / 2) // key_bytes))
     return max(1, min(n, chunk))
 
 

@@ -1,0 +1,250 @@
+"""ctw/weights.py and ctw/links.py: every beta against the definition, hashed orders included; threads, borders, models that were saved."""
+
+import json
+
+import numpy as np
+import pytest
+from ctw_oracle import count_contexts, identity_of, node_betas, stored_betas
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charstat import ContextError, FormatError, Model, build_model, evaluate
+from charstat.alphabet import Alphabet
+from charstat.cpu.backend import CPUBackend
+from charstat.ctw import CTW_TUNED, ContextTreeWeighting
+from charstat.ctw.links import parent_links
+from charstat.ctw.weights import KT, UNITS_PER_NAT, ZERO_REDUNDANCY, gamma_table, log_estimate, n_slots, weigh_text
+from charstat.ngram.contexts import select_contexts
+
+PROSE = "The European lobster ( Homarus gammarus ) is a species of clawed lobster , 60 cm long .\nIt is a lobster , too . " * 2
+HASHED = "o0,o1,o2,o9,o12"
+CHAINS = ["o0,o1,o2,o3", "o0,o2,o8,o9", HASHED, "o0,o10,o12,o17,o24"]
+
+
+def counted(text, contexts, border=0, order=8):
+    """(the text's symbols, its tables, rising, the tree)."""
+    model = build_model(text[border:], contexts=contexts, order=order, history=text[:border], alphabet=Alphabet.from_text(text), backend="cpu")
+    tables = sorted(model.tables.values(), key=lambda table: table.context.param)
+    return model.alphabet.encode(text), tables, model.alphabet.tree.arrays
+
+
+def weights_of(symbols, tables, tree, border=0, estimator=KT, alpha=0.2, threads=1):
+    return dict(weigh_text(reversed(tables), symbols, border, tree, estimator, alpha, threads))
+
+
+def check(text, contexts, border=0, estimator=KT, alpha=0.2):
+    symbols, tables, tree = counted(text, contexts, border)
+    orders = [table.context.param for table in tables]
+    expected = node_betas(symbols, border, orders, tree, alpha, estimator == ZERO_REDUNDANCY)
+    found = weights_of(symbols, tables, tree, border, estimator, alpha)
+    assert list(found) == [table.context.name for table in reversed(tables[:-1])]
+    contexts_of = count_contexts([int(s) for s in symbols], border, orders)
+    for table in tables[:-1]:
+        betas = found[table.context.name]
+        assert betas.dtype == np.float32 and betas.size == n_slots(table)
+        got = stored_betas(table, betas, tree, contexts_of[table.context.param])
+        want = expected[table.context.param]
+        assert got.keys() == want.keys()
+        for key, beta in want.items():
+            assert got[key] == pytest.approx(min(max(beta, 1e-15), 1e15), rel=3e-7), (table.context.name, key)
+
+
+@pytest.mark.parametrize("contexts", CHAINS)
+@pytest.mark.parametrize(("estimator", "alpha"), [(KT, 0.5), (KT, 0.2), (ZERO_REDUNDANCY, 0.5)])
+def test_every_beta_by_its_definition(contexts, estimator, alpha):
+    check(PROSE[:160], contexts, estimator=estimator, alpha=alpha)
+
+
+@given(
+    text=st.text("abcdefg", min_size=1, max_size=60) | st.text("aA1 \n-é", min_size=1, max_size=60),
+    contexts=st.sampled_from(CHAINS),
+    border=st.integers(0, 20),
+)
+def test_every_beta_of_any_short_text(text, contexts, border):
+    check(text, contexts, min(border, len(text) - 1))
+
+
+@pytest.mark.parametrize("text", ["a", "ab", "a" * 300, "ab" * 200, "".join(chr(0x100 + i) for i in range(300)) * 2])
+@pytest.mark.parametrize("contexts", ["o0,o1,o2", HASHED])
+def test_tiny_and_odd_texts(text, contexts):
+    check(text, contexts)
+
+
+def test_links_are_the_endings():
+    symbols, tables, _ = counted(PROSE, "o0,o2,o5,o9,o11")
+    for shorter, longer in zip(tables, tables[1:], strict=False):
+        order = longer.context.param
+        links = parent_links(longer, shorter, symbols, 0, 2)
+        own, other = ({int(x): i for i, x in enumerate(t.identities())} for t in (longer, shorter))
+        assert links.dtype == np.uint32 and links.size == longer.n_contexts
+        for t in range(order, symbols.size):
+            context = tuple(int(s) for s in symbols[t - order : t])
+            assert links[own[identity_of(context)]] == other[identity_of(context[order - shorter.context.param :])]
+
+
+def test_links_of_another_text():
+    symbols, tables, _ = counted(PROSE, "o0,o9,o11")
+    with pytest.raises(ValueError, match="o11 that do not end in one of o9"):
+        parent_links(tables[2], tables[1], symbols[:50], 0, 2)
+
+
+@pytest.mark.parametrize("contexts", [CHAINS[0], HASHED, "o0,o1,o2,o3,o4,o5,o6,o8,o11,o14"])
+def test_threads_change_nothing(english, contexts):
+    symbols, tables, tree = counted(english[:30_000], contexts)
+    one = weights_of(symbols, tables, tree)
+    for threads in (2, 5):
+        many = weights_of(symbols, tables, tree, threads=threads)
+        assert one.keys() == many.keys() and all(np.array_equal(one[name], many[name]) for name in one)
+
+
+def test_history_is_context_only(english):
+    """The sum over a text after a border: as if the counts of the history were taken away, its contexts not."""
+    check(english[:150], HASHED, border=70)
+
+
+def test_large_counts():
+    """Beyond the table of log gamma: Stirling's series goes on where the table ends, and 20,000 equal characters have their sums."""
+    gammas = gamma_table(0.2)
+    for n in (4094, 4095, 4096, 4097, 100_000):
+        below, above = log_estimate(n, 3, KT, 0.2, gammas), log_estimate(n + 1, 3, KT, 0.2, gammas)
+        assert above - below == pytest.approx(np.log((n + 0.2) / (n + 3.4)), abs=1e-9)
+    check("ab" + "a" * 20_000, "o0,o1,o9,o11")
+    assert 2**63 / UNITS_PER_NAT >= 2 * 2**31  # nats, for 2**31 characters
+
+
+TRAINED = PROSE * 3
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_model(TRAINED, order=11, models=("ctw",), backend="cpu", threads=2)
+
+
+def test_the_build_stores_them(model):
+    assert model.models == ("ctw",) and model.manifest["preset"] == "chars"
+    assert (model.weights.estimator, model.weights.alpha) == (CTW_TUNED["estimator"], CTW_TUNED["alpha"])
+    assert list(model.weights.levels) == ["o0", "o1", "o2", "o3", "o4", "o5", "o6", "o8"]
+    assert "weights" in [phase["name"] for phase in model.manifest["build"]["phases"]]
+    tables = sorted(model.tables.values(), key=lambda table: -table.context.param)
+    symbols = model.alphabet.encode(TRAINED)
+    for name, betas in weigh_text(tables, symbols, 0, model.alphabet.tree.arrays, KT, CTW_TUNED["alpha"], 1):
+        at, size = model.weights.levels[name]
+        assert np.array_equal(model.betas[at : at + size], betas)
+    assert model.n_bytes == sum(a.nbytes for a in model.columns.values()) + model.betas.nbytes
+
+
+def test_stored_ones_are_used_where_they_fit(model):
+    stream = model.char_model()
+    assert isinstance(stream, ContextTreeWeighting) and stream.weights_from == "model"
+    assert ContextTreeWeighting(model, **CTW_TUNED, max_order=20).weights_from == "model"
+    assert ContextTreeWeighting(model, **CTW_TUNED, max_order=8).weights_from == "tables"
+    assert ContextTreeWeighting(model, **{**CTW_TUNED, "alpha": 0.3}).weights_from == "tables"
+    assert ContextTreeWeighting(model).weights_from == "tables"
+    for max_order in (8, 5):  # all levels of these are exact
+        short = build_model(TRAINED, order=max_order, models=("ctw",), backend="cpu")
+        a, b = short.char_model("ctw"), ContextTreeWeighting(model, **CTW_TUNED, max_order=max_order)
+        assert (a.weights_from, b.weights_from) == ("model", "tables")
+        a.reset(), b.reset()
+        assert (a.score(PROSE) == b.score(PROSE)).all()
+
+
+def test_weights_of_hashed_orders_count(model):
+    """With static weights everywhere, what comes first is what the training text says, whatever was not yet observed online."""
+    with_text, without = model.char_model(), ContextTreeWeighting(build_model(TRAINED, order=11, contexts="chars"), **CTW_TUNED)
+    assert without.weights_from == "tables" and (without._beta_at >= 0).sum() == 7 and (with_text._beta_at >= 0).sum() == 8
+    with_text.reset(), without.reset()
+    assert with_text.score(PROSE[:60]).sum() < without.score(PROSE[:60]).sum()
+
+
+def test_saved_loaded_and_merged(model, tmp_path):
+    bits = evaluate(model.char_model(), PROSE[:80]).bits
+    saved = model.save(tmp_path / "m")
+    built = build_model(TRAINED, order=11, models=("ctw",), backend="cpu", out=tmp_path / "b")
+    for other in (saved, Model.load(tmp_path / "m"), built):
+        assert other.weights == model.weights and np.array_equal(other.betas, model.betas) and other.models == ("ctw",)
+        stream = other.char_model()
+        assert stream.weights_from == "model" and (evaluate(stream, PROSE[:80]).bits == bits).all()
+    alphabet = model.alphabet
+    parts = [TRAINED[:300], TRAINED[300:]]
+    left = build_model(parts[0], order=11, models=("ctw",), alphabet=alphabet, backend="cpu")
+    right = build_model(parts[1], order=11, models=("ctw", "ppm"), alphabet=alphabet, history=parts[0], backend="cpu")
+    merged = Model.merge(left, right)
+    assert merged.weights is None and merged.betas.size == 0 and merged.models == ("ctw", "ppm")
+    assert merged.char_model().weights_from == "tables"
+    assert Model.merge(left, right, out=tmp_path / "merged").weights is None
+
+
+def break_manifest(path, change):
+    file = path / "manifest.json"
+    manifest = json.loads(file.read_text())
+    change(manifest)
+    file.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.pop("ctw"),
+        lambda m: m["ctw"].pop("alpha"),
+        lambda m: m["ctw"].update(alpha=0),
+        lambda m: m["ctw"].update(estimator=3),
+        lambda m: m["ctw"].update(levels=[]),
+        lambda m: m["ctw"]["levels"].pop("o8"),
+        lambda m: m["ctw"]["levels"].update(o11=[0, 5]),
+        lambda m: m["ctw"]["levels"].update(o1=[0, 5]),
+        lambda m: m["ctw"]["levels"]["o1"].reverse(),
+        lambda m: m["ctw"]["levels"]["o2"].append(1),
+        lambda m: m.update(models=[]),
+        lambda m: m.update(models="ctw"),
+        lambda m: m.update(models=[1]),
+        lambda m: m.update(ctw=7),
+    ],
+)
+def test_damaged_manifests(model, tmp_path, change):
+    model.save(tmp_path / "m")
+    break_manifest(tmp_path / "m", change)
+    with pytest.raises(FormatError, match="the manifest of .* is damaged"):
+        Model.load(tmp_path / "m")
+
+
+def test_an_earlier_format(model, tmp_path):
+    model.save(tmp_path / "m")
+    break_manifest(tmp_path / "m", lambda m: m.update(format_version=1))
+    with pytest.raises(FormatError, match="format version 1; this charstat reads version 2: build it again"):
+        Model.load(tmp_path / "m")
+
+
+def test_models_that_are_built_for(english):
+    text = english[:20_000]
+    assert build_model(text, order=4, models=("match",)).contexts == select_contexts("o0", 4)
+    assert build_model(text, order=4, models=("ppm", "match")).manifest["preset"] == "chars"
+    advised = build_model(text, order=4, models=("mix", "advised"), contexts="o0,o1,o2,p")
+    assert advised.weights is not None and advised.models == ("mix", "advised")
+    assert build_model(text, order=4).weights is None
+    assert type(build_model(text, order=4, models=("ngram",)).char_model()).__name__ == "KneserNey"
+    with pytest.raises(ContextError, match="no model is named 'lstm'"):
+        build_model(text, models=("lstm",))
+    with pytest.raises(ContextError, match="ctw need the character orders from o0 on"):
+        build_model(text, models=("ctw",), contexts="o1,o2")
+    with pytest.raises(ContextError, match="no model is named 'lstm'"):
+        advised.char_model("lstm")
+
+
+def test_order_zero_alone():
+    model = build_model("abracadabra", contexts="o0", models=("ctw",))
+    assert model.weights.levels == {} and model.char_model().weights_from == "model"
+    assert evaluate(model.char_model(), "abra").bits_per_char < 4
+
+
+def test_backends_share_the_seam(model):
+    tables = sorted(model.tables.values(), key=lambda table: -table.context.param)
+    phases = []
+
+    class Phase:
+        def __init__(self, name):
+            phases.append(name)
+
+        __enter__ = __exit__ = lambda self, *_: None
+
+    found = dict(CPUBackend(2).weigh(tables, model.alphabet.encode(TRAINED), 0, model.alphabet.tree.arrays, KT, 0.2, Phase))
+    assert phases == ["weights"] and list(found) == ["o8", "o6", "o5", "o4", "o3", "o2", "o1", "o0"]
