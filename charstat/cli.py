@@ -113,8 +113,10 @@ def cli(debug: bool) -> None:
 @cli.command()
 @_data
 @click.option("--order", default=DEFAULT_ORDER, show_default=True, metavar="K", help="The highest character order, 1 to 24.")
-@click.option("--contexts", default="default", show_default=True, metavar="NAMES",
-              help="A preset or a comma list of names; `charstat inspect --contexts` prints them.")  # fmt: skip
+@click.option("--contexts", metavar="NAMES",
+              help="A preset or a comma list of names; `charstat inspect --contexts` prints them.  [default: what the models need]")  # fmt: skip
+@click.option("--models", default="mix", show_default=True, metavar="NAMES",
+              help="What to build it for, the first for eval: of ppm, ppmc, ppmd, ctw, ngram, match, mix, advised.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Count only the first N characters of train.")
 @click.option("--backend", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="What counts.")
 @click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="CPU threads.  [default: all]")
@@ -122,7 +124,7 @@ def cli(debug: bool) -> None:
 @click.option("--out", type=click.Path(), metavar="DIR", help=f"Where the model goes.  [default: {MODELS}/<text>-o<order>, see below]")
 @_json
 def build(
-    data: str | None, order: int, contexts: str, limit: int | None, backend: str,
+    data: str | None, order: int, contexts: str | None, models: str, limit: int | None, backend: str,
     threads: int | None, memory: int | None, out: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Count a text and write the model directory.
@@ -130,6 +132,9 @@ def build(
     Without --data: WikiText-103 from the hub, or, where that cannot be reached, the embedded sample (real English, but not
     WikiText), labelled as such. The directory is complete or not there at all; a model that is there already is replaced.
     The default --out carries whatever is not the default: models/NAME-o8-words-first-1000000.
+
+    --models: mix and advised read the contexts of the preset default; ppm, ppmc, ppmd, ctw and ngram those of chars; match none.
+    ctw and advised also have the weights of a context tree computed, once, here. Any model can be opened on what its tables allow.
     """
     from charstat.corpus import HubUnavailable, open_corpus
     from charstat.report import Steps, note, show_build
@@ -137,15 +142,18 @@ def build(
     corpus = open_corpus(HUB_NAME if data is None else data)
     steps = Steps()
     with steps("loading the compiled kernels"):
-        from charstat.counting import build_model, choose_backend
+        from charstat.comparison import needed_contexts, parse_models
+        from charstat.counting import build_model, check_models, choose_backend
         from charstat.ngram.contexts import select_contexts
         from charstat.storage import DirectoryColumns
 
-    chosen = select_contexts(contexts, order)
+    wanted = parse_models(models)
+    chosen = select_contexts(contexts := contexts or needed_contexts(wanted), order)
+    check_models(wanted, chosen)
     choose_backend(backend, threads, memory)
 
     def place() -> Path:
-        target = _check_out(_default_out(corpus, order, contexts, limit) if out is None else out)
+        target = _check_out(_default_out(corpus, order, contexts, limit, wanted) if out is None else out)
         DirectoryColumns(target).discard()  # can it be written? Better known before the text is read
         return target
 
@@ -160,9 +168,9 @@ def build(
         corpus = open_corpus("sample")
         target, text = place(), corpus.text("train", limit)
     read_s = time.perf_counter() - started
-    with steps.build(chosen) as progress:
+    with steps.build(chosen, wanted) as progress:
         model = build_model(
-            text, order=order, contexts=contexts, backend=backend, threads=threads, memory_bytes=memory,
+            text, order=order, contexts=contexts, models=wanted, backend=backend, threads=threads, memory_bytes=memory,
             out=target, data=_describe(corpus) | {"split": "train", "limit": limit}, progress=progress,
         )  # fmt: skip
     seconds = time.perf_counter() - started
@@ -188,24 +196,21 @@ def evaluate_command(
 ) -> None:  # fmt: skip
     """Predict a text character by character, learning on the way, and report the accuracy.
 
-    Without --data: what the model was built from. Every character is predicted before it is observed. With --models or --ablate:
-    a table of models or sources instead, one row each; the gate is passed if one of them passes it.
+    Without --data: what the model was built from; without --models: the model that it was built for, the mixture as a rule. Every
+    character is predicted before it is observed. With --models or --ablate: a table of models or sources instead, one row each;
+    the gate is passed if one of them passes it.
     """
     from charstat.corpus import normalise_split, open_corpus
     from charstat.report import Steps, show_eval
 
     split = normalise_split(split)
-    if models is not None:
-        from charstat.comparison import parse_models
-
-        chosen = parse_models(models)
-    else:
-        chosen = ["mix"]
+    chosen = None if models is None else _parse_models(models)
     corpus = None if data is None else open_corpus(data)
     path = _newest_model() if path is None else path
     steps = Steps()
     model = _load(path, steps)
     built_from = model.manifest.get("data") or {}
+    chosen = _parse_models(model.models[0]) if chosen is None else chosen
     corpus = _corpus_of(built_from, path) if corpus is None else corpus
     with steps(f"reading {Path(corpus.name).name[-40:]}"):
         text = corpus.text(split, chars or None)
@@ -219,7 +224,7 @@ def evaluate_command(
     facts = {
         "model": str(path), "data": _describe(corpus), "split": split, "chars": len(text), "gate": gate,
         "sample": corpus.kind == "sample", "built_from": built_from, "order": model.order,
-        "preset": model.manifest.get("preset"), "notes": notes, "charstat_version": __version__,
+        "preset": model.manifest.get("preset"), "notes": notes, "char_model": chosen[0] if models is None else None, "charstat_version": __version__,
     }  # fmt: skip
     if models is not None or ablate:
         if not _compare(model, chosen, text, facts, ablate, steps, as_json):
@@ -227,7 +232,7 @@ def evaluate_command(
         return
     from charstat.charmodel_api import evaluate
 
-    stream = model.stream()
+    stream = model.char_model()
     with steps("preparing the model (the first run compiles it)"):
         stream.reset()
         stream.guess_and_score(text[:64])  # compiles what is timed below; evaluate() resets
@@ -329,6 +334,12 @@ def contest(
     ctx.exit(exit_status(result))
 
 
+def _parse_models(names: str) -> list[str]:
+    from charstat.comparison import parse_models
+
+    return parse_models(names)
+
+
 def _load(path: str, steps) -> Model:
     with steps("loading and checking the model"):
         from charstat.model import Model
@@ -369,19 +380,28 @@ def _model_facts(model: Model) -> dict:
         "rows": model.n_rows, "bytes": sum(f.stat().st_size for f in Path(model.path).iterdir() if f.is_file()),
         "words": model.vocabulary.size, "alphabet": "".join(model.alphabet.chars), "rare_chars": len(model.alphabet.rare_probabilities),
         "backend": built.get("backend"), "device": built.get("device"), "reason": built.get("reason"),
-        "counting_seconds": built.get("seconds"), "phases": built.get("phases"), "energy": built.get("energy"), "out": model.path,
+        "models": list(model.models), "weights": _weights(model), "counting_seconds": built.get("seconds"), "phases": built.get("phases"), "energy": built.get("energy"), "out": model.path,
         "format_version": about.get("format_version"), "charstat_version": about.get("charstat_version"),
     }  # fmt: skip
 
 
-def _default_out(corpus: Corpus, order: int, contexts: str, limit: int | None) -> Path:
+def _weights(model: Model) -> dict | None:
+    """What is told of a model's weights of a context tree; None where it has none."""
+    stored = model.weights
+    return stored and {"estimator": stored.estimator, "alpha": stored.alpha, "levels": list(stored.levels), "bytes": model.betas.nbytes}
+
+
+def _default_out(corpus: Corpus, order: int, contexts: str, limit: int | None, models: list[str]) -> Path:
     """models/<text>-o<order>, with whatever else is not the default; a function of the arguments alone."""
+    from charstat.comparison import needed_contexts
     from charstat.ngram.contexts import PRESETS
 
     names = {"hub": HUB_NAME, "sample": "embedded-sample"}  # no file of a name like "sample" can be taken for the embedded one
     name = names.get(corpus.kind) or re.sub(r"[^\w.+-]+", "_", Path(corpus.name).resolve().stem).lstrip(".") or "text"
     parts = [name[:80] + ("-file" if name in names.values() and corpus.kind not in names else ""), f"o{order}"]
-    if contexts != "default":
+    if models != ["mix"]:
+        parts += models
+    if contexts != needed_contexts(models):
         parts.append(contexts if contexts in PRESETS else "contexts-" + hashlib.sha256(contexts.encode()).hexdigest()[:8])
     return MODELS / "-".join(parts + ([f"first-{limit}"] if limit else []))
 

@@ -50,7 +50,14 @@ class Backend(Protocol):
     ) -> Iterator[CountTable | Vocabulary]: ...
 
     def weigh(
-        self, tables: Iterable[CountTable], symbols: np.ndarray, border: int, tree: TreeArrays, estimator: int, alpha: float, phase: Callable
+        self,
+        tables: Iterable[CountTable],
+        symbols: np.ndarray,
+        border: int,
+        tree: TreeArrays,
+        estimator: int,
+        alpha: float,
+        phase: Callable,
     ) -> Iterator[tuple[str, np.ndarray]]: ...
 
 
@@ -199,7 +206,7 @@ def build_model(
             for name, betas in _weigh(engine, writer, chain, symbols, len(history), alphabet, phase) if chain else ():
                 writer.add_weights(name, betas)
                 done += 1
-                tell("weights")
+                tell(f"weights {name}")
         tell("finish")
         energy = meter.report()
         build = {

@@ -151,7 +151,14 @@ class Model:
                 raise ValueError("models is no list of names")
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise FormatError(f"the manifest of {self.path or 'the model'} is damaged: {type(e).__name__}: {e}") from e
-        values = {"alphabet": alphabet, "tables": tables, "vocabulary": vocabulary, "weights": weights, "betas": betas, "models": tuple(models)}
+        values = {
+            "alphabet": alphabet,
+            "tables": tables,
+            "vocabulary": vocabulary,
+            "weights": weights,
+            "betas": betas,
+            "models": tuple(models),
+        }
         for name, value in values.items():
             object.__setattr__(self, name, value)
 

@@ -12,6 +12,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,9 +69,16 @@ class Steps:
             yield lambda done: update(label, done)
 
     @contextmanager
-    def build(self, contexts: Iterable[Context]) -> Iterator[Callable[[BuildProgress], None]]:
+    def build(self, contexts: Iterable[Context], models: Iterable[str] = ()) -> Iterator[Callable[[BuildProgress], None]]:
         """A bar for build_model's progress callback."""
+        from charstat.comparison import WEIGHTED_MODELS
+        from charstat.ngram.hashing import CHARS
+
+        contexts = list(contexts)
         costs = {c.name: _cost(c) for c in contexts}
+        if set(models) & set(WEIGHTED_MODELS):  # an order's take about as long as counting the next one
+            chain = [c for c in contexts if c.kind == CHARS]
+            costs |= {f"weights {c.name}": _cost(longer) for c, longer in pairwise(chain)}
         done: set[str] = set()
         with self._line("counting", ENCODE_COST + sum(costs.values())) as update:
 
@@ -113,6 +121,7 @@ def show_build(result: dict[str, Any], as_json: bool) -> None:
         ("Text", _text_of(result)),
         ("Characters", f"{result['chars']:,}"),
         ("Order, contexts", _contexts_of(result)),
+        *_built_for(result),
         ("Rows", f"{result['rows']:,}"),
         ("Size", _bytes(result["bytes"])),
         ("Time", f"{_seconds(result['seconds'])}, of which reading {_seconds(result['read_seconds'])}"),
@@ -134,6 +143,7 @@ def show_eval(result: dict[str, Any], correct: np.ndarray, as_json: bool) -> Non
         ("Text", result["data"]["description"]),
         ("Split", result["split"]),
         ("Model", f"{result['model']} (order {result['order']}, {result['preset'] or 'own'} contexts)"),
+        *([("Predicted by", _about(result["char_model"]))] if result["char_model"] != "mix" else []),
         ("Counted from", _text_of({"data": result["built_from"]})),
         ("Characters", f"{result['chars']:,}"),
         ("Accuracy", Text(f"{result['accuracy']:.4f}", "bold")),
@@ -183,6 +193,7 @@ def show_model(result: dict[str, Any], as_json: bool) -> None:
         ("Characters", "—" if chars is None else f"{chars:,}"),
         ("Text SHA-256", result["text_sha256"] or "—"),
         ("Order, contexts", _contexts_of(result)),
+        *_built_for(result),
         ("Size", _bytes(result["bytes"])),
         ("Vocabulary", f"{result['words']:,} words"),
         ("Alphabet", f"{len(result['alphabet'])} characters with a symbol of their own, {result['rare_chars']:,} rare ones"),
@@ -318,6 +329,21 @@ def _text_of(result: dict[str, Any]) -> str:
 
 def _contexts_of(result: dict[str, Any]) -> str:
     return f"{result['order']}, {result['preset'] or 'own'}: {' '.join(result['contexts'])}"
+
+
+def _about(name: str) -> str:
+    from charstat.comparison import MODELS
+
+    return f"{name}: {MODELS[name][0]}"
+
+
+def _built_for(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a model was built for, where that is not the mixture alone, and its weights."""
+    rows = [("Built for", ", ".join(result["models"]))] if result["models"] != ["mix"] else []
+    if (w := result["weights"]) is not None:
+        of = f"{w['levels'][0]} to {w['levels'][-1]}, " if w["levels"] else ""
+        rows.append(("CTW weights", f"{of}{w['estimator']} estimator, alpha {w['alpha']:g}, {_bytes(w['bytes'])}"))
+    return rows
 
 
 def _phases(result: dict[str, Any]) -> Table | None:

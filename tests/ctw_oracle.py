@@ -3,6 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def node_betas(symbols, border, orders, tree, alpha, zero_redundancy=False):
     symbols = [int(s) for s in symbols]
     counts = count_contexts(symbols, border, orders)
     longer = {order: defaultdict(list) for order in orders}
-    for shorter_order, order in zip(orders, orders[1:], strict=False):
+    for shorter_order, order in pairwise(orders):
         for context in counts[order]:
             longer[shorter_order][context[len(context) - shorter_order :]].append((order, context))
 

@@ -1,15 +1,19 @@
 """ctw/weights.py and ctw/links.py: every beta against the definition, hashed orders included; threads, borders, models that were saved."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from ctw_oracle import count_contexts, identity_of, node_betas, stored_betas
 from hypothesis import given
 from hypothesis import strategies as st
 
+import charstat
 from charstat import ContextError, FormatError, Model, build_model, evaluate
 from charstat.alphabet import Alphabet
+from charstat.cli import cli
 from charstat.cpu.backend import CPUBackend
 from charstat.ctw import CTW_TUNED, ContextTreeWeighting
 from charstat.ctw.links import parent_links
@@ -23,7 +27,9 @@ CHAINS = ["o0,o1,o2,o3", "o0,o2,o8,o9", HASHED, "o0,o10,o12,o17,o24"]
 
 def counted(text, contexts, border=0, order=8):
     """(the text's symbols, its tables, rising, the tree)."""
-    model = build_model(text[border:], contexts=contexts, order=order, history=text[:border], alphabet=Alphabet.from_text(text), backend="cpu")
+    model = build_model(
+        text[border:], contexts=contexts, order=order, history=text[:border], alphabet=Alphabet.from_text(text), backend="cpu"
+    )
     tables = sorted(model.tables.values(), key=lambda table: table.context.param)
     return model.alphabet.encode(text), tables, model.alphabet.tree.arrays
 
@@ -72,7 +78,7 @@ def test_tiny_and_odd_texts(text, contexts):
 
 def test_links_are_the_endings():
     symbols, tables, _ = counted(PROSE, "o0,o2,o5,o9,o11")
-    for shorter, longer in zip(tables, tables[1:], strict=False):
+    for shorter, longer in pairwise(tables):
         order = longer.context.param
         links = parent_links(longer, shorter, symbols, 0, 2)
         own, other = ({int(x): i for i, x in enumerate(t.identities())} for t in (longer, shorter))
@@ -248,3 +254,65 @@ def test_backends_share_the_seam(model):
 
     found = dict(CPUBackend(2).weigh(tables, model.alphabet.encode(TRAINED), 0, model.alphabet.tree.arrays, KT, 0.2, Phase))
     assert phases == ["weights"] and list(found) == ["o8", "o6", "o5", "o4", "o3", "o2", "o1", "o0"]
+
+
+def run(*args, code=0):
+    """Run the command in this process."""
+    result = CliRunner().invoke(cli, [str(a) for a in args])
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, english):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text(english[:40_000], encoding="utf-8")
+    return tmp_path
+
+
+def test_command_line(workplace):
+    built = json.loads(run("build", "--data", "text.txt", "--order", 9, "--models", "ctw,ppm", "--threads", 2, "--json").stdout)
+    assert built["out"] == "models/text-o9-ctw-ppm" and built["preset"] == "chars" and built["models"] == ["ctw", "ppm"]
+    assert built["weights"]["levels"] == ["o0", "o1", "o2", "o3", "o4", "o5", "o6", "o8"] and built["weights"]["bytes"] > 0
+    assert "weights" in [phase["name"] for phase in built["phases"]]
+    evaluated = json.loads(run("eval", "--chars", 300, "--gate", 0, "--json").stdout)
+    stream = Model.load(built["out"]).char_model("ctw")
+    text = (workplace / "text.txt").read_text(encoding="utf-8")
+    assert evaluated["char_model"] == "ctw" and evaluated["passed"] and "curve" in evaluated
+    val = charstat.open_corpus("text.txt").text("val", 300)
+    assert val in text and evaluated["bits_per_char"] == evaluate(stream, val).bits_per_char
+    shown = run("eval", "--chars", 300, "--gate", 0).stdout
+    assert "Predicted by" in shown and "ctw: context-tree weighting" in shown
+    looked = run("inspect").stdout
+    assert "ctw, ppm" in looked and "o0 to o8, adaptive estimator, alpha 0.2" in looked
+    assert json.loads(run("inspect", "--json").stdout)["weights"]["estimator"] == "adaptive"
+    both = json.loads(run("eval", "--chars", 300, "--gate", 0, "--models", "ctw,mix", "--json").stdout)
+    assert [row["model"] for row in both["models"]] == ["ctw", "mix"] and both["char_model"] is None
+    assert both["models"][0]["bits_per_char"] == evaluated["bits_per_char"]
+    assert run("eval", "--chars", 300, "--gate", 0.99, code=4)
+
+
+def test_command_line_default_places(workplace):
+    def out(*args):
+        return json.loads(run("build", "--data", "text.txt", "--order", 2, "--limit", 2000, *args, "--json").stdout)["out"]
+
+    assert out("--models", "ngram") == "models/text-o2-ngram-first-2000"
+    assert out("--models", "match") == "models/text-o2-match-first-2000"
+    assert out("--models", "ppm", "--contexts", "default") == "models/text-o2-ppm-default-first-2000"
+    assert out("--contexts", "default") == out() == "models/text-o2-first-2000"
+    plain = run("eval", "--model", "models/text-o2-first-2000", "--chars", 100, "--gate", 0).stdout
+    assert "Predicted by" not in plain
+    assert json.loads(run("eval", "--model", "models/text-o2-match-first-2000", "--chars", 100, "--gate", 0, "--json").stdout)["order"] == 0
+
+
+@pytest.mark.parametrize("args", [("--models", "lstm"), ("--models", ""), ("--models", "ctw", "--contexts", "o1,o2")])
+def test_command_line_mistakes(workplace, args):
+    result = run("build", "--data", "text.txt", *args, code=2)
+    assert len(result.stderr.splitlines()) == 1 and result.stderr.startswith("error: ") and not (workplace / "models").exists()
+
+
+def test_progress_has_a_place_for_weights(workplace):
+    seen = []
+    build_model("abracadabra" * 9, order=9, models=("ctw",), backend="cpu", progress=seen.append)
+    assert [p.phase for p in seen if p.phase.startswith("weights")] == ["weights", *(f"weights o{k}" for k in (8, 6, 5, 4, 3, 2, 1, 0))]
+    assert seen[-1].done == seen[-1].total and [p.done for p in seen] == sorted(p.done for p in seen)

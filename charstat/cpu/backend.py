@@ -76,7 +76,14 @@ class CPUBackend:
                     yield self._word_table(tokens, context)
 
     def weigh(
-        self, tables: Iterable[CountTable], symbols: np.ndarray, border: int, tree: TreeArrays, estimator: int, alpha: float, phase: Callable
+        self,
+        tables: Iterable[CountTable],
+        symbols: np.ndarray,
+        border: int,
+        tree: TreeArrays,
+        estimator: int,
+        alpha: float,
+        phase: Callable,
     ) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (context name, betas) of every character order but the highest, from the longest down: see ctw/weights.py.
 

@@ -42,7 +42,10 @@ def parent_links(longer: CountTable, shorter: CountTable, symbols: np.ndarray, b
     parents = np.full(longer.n_contexts, UNSET, np.uint32)
     if not parents.size:
         return parents
-    sides = (longer.bits, longer.start_bits, longer.buckets, longer.records, shorter.bits, shorter.start_bits, shorter.buckets, shorter.records)
+    sides = (
+        longer.bits, longer.start_bits, longer.buckets, longer.records,
+        shorter.bits, shorter.start_bits, shorter.buckets, shorter.records,
+    )  # fmt: skip
     order, shorter_order = longer.context.param, shorter.context.param
     exact = is_exact(longer)
     first, end = (0, 1 << longer.bits) if exact else (max(border, order), max(border, order, symbols.size))

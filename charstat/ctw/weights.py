@@ -212,9 +212,7 @@ def _level_weights(
                     row = rows[start + r]
                     symbols[r] = np.int64(row & U127)
                     sums[r + 1] = sums[r] + np.int64(row >> U7)
-                _context_weights(
-                    joint, mid, child, symbols, sums, d, deepest, base, children, beta, estimator, alpha, gammas, stack, log_w
-                )
+                _context_weights(joint, mid, child, symbols, sums, d, deepest, base, children, beta, estimator, alpha, gammas, stack, log_w)
             if not add:
                 continue
             n_parent = p_end[j] - p_start[j]
@@ -269,7 +267,12 @@ def _owners(table: CountTable, threads: int) -> list[tuple[int, int]]:
 
 
 def weigh_tables(
-    tables: Iterable[CountTable], links: Callable[[CountTable, CountTable], np.ndarray], tree: TreeArrays, estimator: int, alpha: float, threads: int
+    tables: Iterable[CountTable],
+    links: Callable[[CountTable, CountTable], np.ndarray],
+    tree: TreeArrays,
+    estimator: int,
+    alpha: float,
+    threads: int,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(context name, betas: float32 [n_slots]) of all orders but the highest, from the longest down.
 

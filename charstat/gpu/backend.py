@@ -125,7 +125,14 @@ class GPUBackend:
             job.close()
 
     def weigh(
-        self, tables: Iterable[CountTable], symbols: np.ndarray, border: int, tree: TreeArrays, estimator: int, alpha: float, phase: Callable
+        self,
+        tables: Iterable[CountTable],
+        symbols: np.ndarray,
+        border: int,
+        tree: TreeArrays,
+        estimator: int,
+        alpha: float,
+        phase: Callable,
     ) -> Iterator[tuple[str, np.ndarray]]:
         """CPUBackend.weigh() by array steps. tables: may be passed over twice, for the CPU does all over again what did not fit."""
         copier, done, fits = self.arrays.copier(), 0, True

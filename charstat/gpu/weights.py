@@ -235,9 +235,7 @@ def _walk_leaves(xp: Any, parent: Level, owner: Array, symbol: Array, weight: Ar
     _walk(xp, parent, parent.of_leaf[row].astype(np.int64), shift, end - start, weight, above, into)
 
 
-def _walk_splits(
-    xp: Any, parent: Level, owner: Array, mid: Array, split_w: Array, chain_w: Array, above: Array, into: Array
-) -> None:
+def _walk_splits(xp: Any, parent: Level, owner: Array, mid: Array, split_w: Array, chain_w: Array, above: Array, into: Array) -> None:
     row, start, end, shift = _place(xp, parent, owner, mid)
     row = xp.maximum(row - I1, start)
     types = end - start
@@ -281,7 +279,14 @@ def _links(arrays: Arrays, text: Text, border: int, longer: Level, shorter: Leve
 
 
 def weigh_on_device(
-    arrays: Arrays, tables: Iterable[CountTable], symbols: np.ndarray, border: int, tree: TreeArrays, estimator: int, alpha: float, copier: Any
+    arrays: Arrays,
+    tables: Iterable[CountTable],
+    symbols: np.ndarray,
+    border: int,
+    tree: TreeArrays,
+    estimator: int,
+    alpha: float,
+    copier: Any,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """ctw.weights.weigh_text by array steps. MemoryError where the device has too little."""
     xp = arrays.xp

@@ -1,0 +1,188 @@
+"""gpu/weights.py against the CPU's weights: on NumPy, on the imitation of CuPy, and on a device (marked gpu; skips where there is none)."""
+
+import importlib.util
+import warnings
+from contextlib import nullcontext
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_gpu import FakeArray, FakeCupy, FakeUfunc
+
+from charstat.alphabet import Alphabet
+from charstat.counting import build_model
+from charstat.cpu.backend import CPUBackend
+from charstat.ctw.links import parent_links
+from charstat.ctw.weights import KT, ZERO_REDUNDANCY
+from charstat.gpu.arrays import NumpyArrays
+from charstat.gpu.backend import GPUBackend
+from charstat.gpu.keys import Text
+from charstat.gpu.weights import Level, _links
+
+CHAINS = ["o0,o1,o2,o3", "o0,o2,o8,o9", "o0,o1,o2,o3,o4,o5,o6,o8,o11,o14", "o0,o10,o12,o17,o24", "o0"]
+UNARY = ("log", "exp", "log1p", "rint", "absolute", "reciprocal")
+BINARY = ("add", "maximum")
+
+
+class FakeAtomics(FakeUfunc):
+    """A ufunc whose at() takes what CuPy's scattering has atomics for (cupy/_core/_routines_indexing.pyx)."""
+
+    def at(self, a, indices, b):
+        assert a.dtype.name in ("int32", "float32", "float64", "uint32", "uint64"), f"{a.dtype} has no atomics in CuPy"
+        super().at(a, indices, b)
+
+
+class FakeCupyMath(FakeCupy):
+    """What the weights use beside what the counting does."""
+
+    def __init__(self, limit=1 << 40):
+        super().__init__(limit)
+        self.minimum = FakeAtomics(np.minimum)
+        for name in BINARY:
+            setattr(self, name, FakeAtomics(getattr(np, name)))
+        for name in UNARY:
+            setattr(self, name, partial(self._unary, getattr(np, name)))
+
+    @staticmethod
+    def _unary(function, a):
+        return a._new(function(a._a))
+
+    def where(self, condition, a, b):
+        assert condition.dtype == np.bool_ and a.dtype == b.dtype and condition.shape == a.shape == b.shape
+        return a._new(np.where(condition._a, a._a, b._a))
+
+
+@pytest.fixture(params=["numpy", "fake", pytest.param("gpu", marks=pytest.mark.gpu)])
+def make(request):
+    """make(limit_bytes): a GPU backend without CUDA kernels."""
+    if request.param == "numpy":
+        return lambda limit=None: GPUBackend(np, limit)
+    if request.param == "fake":
+        return lambda limit=1 << 40: GPUBackend(FakeCupyMath(limit), kernels=False)
+    cupy = pytest.importorskip("cupy")
+    if cupy.cuda.runtime.getDeviceCount() == 0:
+        pytest.skip("no CUDA device")
+    return lambda limit=None: GPUBackend(cupy, limit, kernels=False)
+
+
+def phase(name):
+    assert name == "weights"
+    return nullcontext()
+
+
+def counted(text, contexts, border=0):
+    """(tables, the highest order first, the text's symbols, border, the tree)."""
+    alphabet = Alphabet.from_text(text)
+    model = build_model(text[border:], contexts=contexts, order=14, history=text[:border], alphabet=alphabet, backend="cpu", threads=1)
+    tables = sorted(model.tables.values(), key=lambda table: -table.context.param)
+    return tables, alphabet.encode(text), border, alphabet.tree.arrays
+
+
+def assert_close(found, expected):
+    assert list(found) == list(expected)
+    for name, betas in expected.items():
+        assert found[name].dtype == np.float32 and type(found[name]) is np.ndarray
+        np.testing.assert_allclose(found[name], betas, rtol=1e-6, atol=0)
+
+
+def check(backend, counts, estimator=KT, alpha=0.2):
+    expected = dict(CPUBackend(2).weigh(*counts, estimator, alpha, phase))
+    assert_close(dict(backend.weigh(*counts, estimator, alpha, phase)), expected)
+
+
+@pytest.mark.parametrize("contexts", CHAINS)
+@pytest.mark.parametrize(("estimator", "alpha"), [(KT, 0.5), (KT, 0.2), (ZERO_REDUNDANCY, 0.5)])
+def test_weights_equal_the_cpus(make, english, contexts, estimator, alpha):
+    check(make(), counted(english[:5_000], contexts), estimator, alpha)
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "ab", "a" * 5_000, "".join(chr(0x100 + i) for i in range(300)) * 2, "Žluťoučký kůň 12 – 戦 🐝\n" * 20]
+)
+@pytest.mark.parametrize("contexts", [CHAINS[0], CHAINS[2]])
+def test_odd_texts(make, text, contexts):
+    check(make(), counted(text, contexts))
+
+
+def test_history_is_context_only(make, english):
+    check(make(), counted(english[:1_500], CHAINS[2], border=700))
+
+
+@given(text=st.text("abcdefg", min_size=1, max_size=80) | st.text("aA1 \n-é", min_size=1, max_size=80), border=st.integers(0, 20))
+def test_any_short_text(text, border):
+    check(GPUBackend(np), counted(text, CHAINS[2], min(border, len(text) - 1)))
+
+
+def test_parts_of_a_level(make, english, monkeypatch):
+    """A chunk of 128 rows, the least that holds any context, in place of all: the same betas."""
+    monkeypatch.setattr("charstat.gpu.weights.chunk_size", lambda *_: 1)
+    check(make(), counted(english[:1_200], CHAINS[1]))
+
+
+def test_links_equal_the_cpus(make, english):
+    backend = make()
+    copier = backend.arrays.copier()
+    tables, symbols, border, _ = counted(english[:3_000], CHAINS[2], border=500)
+    text = Text(copier.upload(symbols), backend.arrays.to_device(np.zeros(128, np.uint8)))
+    levels = [Level(backend.arrays, table, copier.upload) for table in tables]
+    for longer, shorter in pairwise(levels):
+        found = backend.arrays.to_host(_links(backend.arrays, text, border, longer, shorter, 1_000))
+        assert np.array_equal(found, parent_links(longer.table, shorter.table, symbols, border, 2))
+        assert np.array_equal(backend.arrays.to_host(longer.identities), longer.table.identities())
+    copier.close()
+
+
+def test_without_enough_memory_the_cpu_does_it(english):
+    counts = counted(english[:4_000], CHAINS[2])
+    expected = dict(CPUBackend(2).weigh(*counts, KT, 0.2, phase))
+    device = FakeCupyMath()
+    list(GPUBackend(device, kernels=False).weigh(*counts, KT, 0.2, phase))
+    assert device.memory.live == 0
+    for share in (0.01, 0.3, 0.6, 0.9):
+        small = FakeCupyMath(int(share * device.memory.peak))
+        backend = GPUBackend(small, kernels=False, threads=2)
+        assert_close(dict(backend.weigh(*counts, KT, 0.2, phase)), expected)
+        assert len(backend.notes) == (share < 0.5) and small.memory.live == 0  # above, smaller chunks do
+    for fail_at in (1, 50, 500, 1_500):  # after some orders were done, too
+        broken = FakeCupyMath()
+        broken.memory.fail_at = fail_at
+        backend = GPUBackend(broken, kernels=False)
+        assert_close(dict(backend.weigh(*counts, KT, 0.2, phase)), expected)
+        assert backend.notes == ["the weights were computed on the CPU, for want of device memory"] and broken.memory.live == 0
+
+
+def test_too_many_slots_for_32_bits(english, monkeypatch):
+    monkeypatch.setattr("charstat.gpu.weights.MAX_SLOTS", 1_000)
+    backend = GPUBackend(np)
+    check(backend, counted(english[:2_000], CHAINS[2]))
+    assert len(backend.notes) == 1
+
+
+def test_a_model_built_through_it(english, monkeypatch):
+    monkeypatch.setattr("charstat.counting.choose_backend", lambda *_: (GPUBackend(np), "asked for"))
+    model = build_model(english[:5_000], order=11, models=("ctw",))
+    cpu = build_model(english[:5_000], order=11, models=("ctw",))
+    assert model.weights == cpu.weights and np.allclose(model.betas, cpu.betas, rtol=1e-6, atol=0)
+    assert "weights" in [part["name"] for part in model.manifest["build"]["phases"]]
+
+
+def test_identities_of_a_table():
+    tables, symbols, _, _ = counted("abracadabra" * 5, "o0,o5,o11")
+    level = Level(NumpyArrays(), tables[0], lambda host: host)
+    assert level.parts(1) is not None and list(level.parts(10**9)) == [(0, tables[0].n_rows)]
+    assert sum(hi - lo for lo, hi in level.parts(1)) == tables[0].n_rows
+    assert symbols.size == 55
+
+
+def test_cupy_has_what_is_used():
+    """Of an installed CuPy, device or not."""
+    if importlib.util.find_spec("cupy") is None:
+        pytest.skip("CuPy is not installed")
+    with warnings.catch_warnings(action="ignore"):
+        cupy = importlib.import_module("cupy")
+    assert [name for name in (*UNARY, *BINARY, "minimum", "where", "full", "concatenate") if not hasattr(cupy, name)] == []
+    assert callable(cupy.add.at) and callable(cupy.minimum.at) and hasattr(cupy.ndarray, "view")
+    assert FakeArray.view
