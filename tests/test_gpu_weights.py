@@ -136,12 +136,12 @@ def test_links_equal_the_cpus(make, english):
 
 
 def test_without_enough_memory_the_cpu_does_it(english):
-    counts = counted(english[:4_000], CHAINS[2])
+    counts = counted(english[:20_000], CHAINS[2])
     expected = dict(CPUBackend(2).weigh(*counts, KT, 0.2, phase))
     device = FakeCupyMath()
     list(GPUBackend(device, kernels=False).weigh(*counts, KT, 0.2, phase))
     assert device.memory.live == 0
-    for share in (0.01, 0.3, 0.6, 0.9):
+    for share in (0.01, 0.3, 0.7):
         small = FakeCupyMath(int(share * device.memory.peak))
         backend = GPUBackend(small, kernels=False, threads=2)
         assert_close(dict(backend.weigh(*counts, KT, 0.2, phase)), expected)
