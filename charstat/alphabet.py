@@ -10,9 +10,12 @@ Symbols are characters, not bytes: "–" and "戦" are predicted whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numba import njit
@@ -22,33 +25,69 @@ from charstat.tree import ESCAPE, DecisionTree, class_huffman, leaves
 
 OWN_SYMBOLS = 127
 CODE_POINTS = 0x110000
-CHUNK_CHARS = 1 << 22
+SHORT_CHARS = 1 << 10  # below, numpy translates sooner than numba has unpacked a string
+SPAN_CHARS = 1 << 20  # what a thread takes at least: a third of a millisecond of work, three times what the threads take to start
 
 
-def code_point_chunks(text: str) -> Iterator[np.ndarray]:
-    """The text's code points, uint32, in chunks that need no copy of the whole text."""
-    for start in range(0, len(text), CHUNK_CHARS):
-        piece = text[start : start + CHUNK_CHARS]
-        yield np.frombuffer(piece.encode("utf-32-le", "surrogatepass"), np.uint32)
+def _code_points(text: str) -> np.ndarray:
+    """A copy of the text's code points, lone surrogates included: uint32 [len(text)]."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+try:  # private to numba, but what its own ord(text[i]) is made of; it reads the string where it lies, 0.3 ns a character
+    from numba.cpython.unicode import _get_code_point as code_point_at
+
+    _readable = str  # what the kernels take
+except ImportError:  # a numba without it: kernels for an array, from a copy of 4 bytes a character
+
+    @njit(inline="always")
+    def code_point_at(points, i):
+        return points[i]
+
+    _readable = _code_points
 
 
 @njit(cache=True, nogil=True)
-def _tally(points, counts):
-    for i in range(points.shape[0]):
-        counts[points[i]] += 1
+def _tally(text, lo, hi, counts):
+    """counts[p] += 1 for the code points p of text[lo:hi]; returns the highest one."""
+    top = np.uint32(0)
+    for i in range(lo, hi):
+        point = np.uint32(code_point_at(text, i))
+        counts[point] += 1
+        top = max(top, point)
+    return top
 
 
 @njit(cache=True, nogil=True)
-def _translate(points, lookup, out):
-    for i in range(points.shape[0]):
-        out[i] = lookup[points[i]]
+def _translate(text, lo, hi, lookup, out):
+    for i in range(lo, hi):
+        out[i] = lookup[np.uint32(code_point_at(text, i))]
 
 
-def count_code_points(text: str) -> np.ndarray:
-    """How often each code point occurs: int64 [0x110000]."""
-    counts = np.zeros(CODE_POINTS, np.int64)
-    for points in code_point_chunks(text):
-        _tally(points, counts)
+def _on_threads(task: Callable[[int, int], object], n: int, threads: int | None) -> list:
+    """[task(lo, hi)] of spans that cover range(n), each on a thread of its own; short texts on this one. threads: None for all."""
+    if n < 2 * SPAN_CHARS or threads == 1:  # subtle: first, because os.cpu_count() takes longer than 10,000 characters
+        return [task(0, n)]
+    k = min(threads or os.cpu_count() or 1, n // SPAN_CHARS)
+    with ThreadPoolExecutor(k) as pool:
+        return list(pool.map(lambda span: task(*span), pairwise(n * t // k for t in range(k + 1))))
+
+
+_plain = str.__str__
+"""The text itself; of an instance of a subclass, which numba does not know, the plain string. TypeError for anything but a str."""
+
+
+def count_code_points(text: str, threads: int | None = None) -> np.ndarray:
+    """How often each code point occurs: int64 [0x110000]. threads: at most so many, None for all."""
+    points = _readable(_plain(text))
+
+    def tally(lo: int, hi: int) -> tuple[np.ndarray, int]:
+        counts = np.zeros(CODE_POINTS, np.int64)
+        return counts, _tally(points, lo, hi, counts) + 1
+
+    (counts, _), *others = _on_threads(tally, len(text), threads)
+    for more, end in others:  # subtle: beyond the highest code point the pages of `more` were never touched, and stay so
+        counts[:end] += more[:end]
     return counts
 
 
@@ -61,9 +100,9 @@ class Alphabet:
     rare: dict[str, int] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def from_text(cls, text: str) -> Alphabet:
-        """The alphabet of a training text. CorpusError if it is empty."""
-        return cls.from_counts(count_code_points(text))
+    def from_text(cls, text: str, threads: int | None = None) -> Alphabet:
+        """The alphabet of a training text. threads: at most so many, None for all. CorpusError if the text is empty."""
+        return cls.from_counts(count_code_points(text, threads))
 
     @classmethod
     def from_counts(cls, counts: np.ndarray) -> Alphabet:
@@ -94,13 +133,13 @@ class Alphabet:
             lookup[ord(c)] = i
         return lookup
 
-    def encode(self, text: str) -> np.ndarray:
-        """The symbols of a text: uint8 [len(text)]."""
-        symbols = np.empty(len(text), np.uint8)
-        at = 0
-        for points in code_point_chunks(text):
-            _translate(points, self._lookup, symbols[at : at + points.size])
-            at += points.size
+    def encode(self, text: str, threads: int | None = None) -> np.ndarray:
+        """The symbols of a text: uint8 [len(text)]. threads: at most so many, None for all; short texts take one. TypeError for anything but a str."""
+        text, lookup = _plain(text), self._lookup
+        if len(text) < SHORT_CHARS:
+            return lookup.take(_code_points(text))
+        points, symbols = _readable(text), np.empty(len(text), np.uint8)
+        _on_threads(lambda lo, hi: _translate(points, lo, hi, lookup, symbols), len(text), threads)
         return symbols
 
     @cached_property

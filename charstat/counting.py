@@ -194,8 +194,10 @@ def build_model(
 
         with meter:
             with phase("encode"):
-                alphabet = alphabet or Alphabet.from_text(text)
-                symbols = alphabet.encode(history + text if history else text)
+                alphabet = alphabet or Alphabet.from_text(text, threads)
+                symbols = alphabet.encode(text, threads)
+                if history:
+                    symbols = np.concatenate([alphabet.encode(history, threads), symbols])
             done += 1
             info = model_symbol_info(alphabet)
             for part in engine.count(symbols, len(history), chosen, info, phase):

@@ -166,12 +166,8 @@ def _arrays(shape: object, n: int) -> TreeArrays:
         if nodes:
             child[nodes[-1], bits[-1]] = me
 
-    shared = np.zeros((SYMBOLS, SYMBOLS), np.uint8)
-    used = [symbol_of(i) for i in range(n)]
-    for a in used:
-        for b in used:
-            d = 0
-            while d < min(depth[a], depth[b]) and path_bit[a, d] == path_bit[b, d]:
-                d += 1
-            shared[a, b] = d
+    deepest = int(depth.max())
+    alike = path_bit[:, np.newaxis, :deepest] == path_bit[:, :deepest]
+    alike &= np.arange(deepest) < np.minimum(depth[:, np.newaxis], depth)[..., np.newaxis]  # none for unused symbols
+    shared = np.logical_and.accumulate(alike, axis=2).sum(axis=2, dtype=np.uint8)
     return TreeArrays(child, lowest, mid, end, share, depth, path_node, path_bit, shared)

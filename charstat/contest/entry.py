@@ -80,9 +80,9 @@ def model_class(base: type) -> type:
 def count(text: str, preset: Preset, engine: Backend) -> Model:
     """The model of a text: what build_model does, without its meter and its report."""
     contexts = select_contexts(preset.contexts, preset.order)
-    alphabet = Alphabet.from_text(text)
+    alphabet = Alphabet.from_text(text, _threads())
     writer = ModelWriter(MemoryColumns())
-    for part in engine.count(alphabet.encode(text), 0, contexts, model_symbol_info(alphabet), lambda name: nullcontext()):
+    for part in engine.count(alphabet.encode(text, _threads()), 0, contexts, model_symbol_info(alphabet), lambda name: nullcontext()):
         writer.add(part)
     build = {"backend": engine.name, "device": engine.device}
     about = {"order": preset.order, "preset": preset.contexts, "text": {"chars": len(text)}, "build": build}
