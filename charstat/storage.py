@@ -37,20 +37,29 @@ COLUMNS = {
 }
 HEADER_BYTES = 128  # numpy pads the header of a one-dimensional array to this, with room for any length
 WRITE_BYTES = 1 << 24
+GROWTH = 8  # room of a column in memory, times what is in it: what moves when it grows is an eighth of it at most
 
 
 class MemoryColumns:
-    """Columns that stay in memory."""
+    """Columns that stay in memory, in arrays that have room to grow: a part is copied once, and free as soon as it was added.
+
+    Room costs address space, not memory: the system gives pages when they are first written.
+    """
 
     def __init__(self) -> None:
-        self._parts: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
+        self._room = {name: np.empty(0, dtype) for name, dtype in COLUMNS.items()}
         self._sizes = dict.fromkeys(COLUMNS, 0)
 
     def append(self, column: str, values: np.ndarray) -> int:
-        """Add values at the end of a column; returns where they start."""
+        """Add values at the end of a column; returns where they start. MemoryError if there is no room for them."""
         at = self._sizes[column]
-        self._parts[column].append(np.ascontiguousarray(values, COLUMNS[column]))
-        self._sizes[column] += values.size
+        end = at + values.size
+        if end > self._room[column].size:
+            room = _room(end, COLUMNS[column])
+            room[:at] = self._room[column][:at]
+            self._room[column] = room
+        self._room[column][at:end] = values
+        self._sizes[column] = end
         return at
 
     def read(self, column: str, at: int, size: int) -> np.ndarray:
@@ -62,13 +71,23 @@ class MemoryColumns:
         return np.empty(0, COLUMNS[column])
 
     def finish(self) -> dict[str, np.ndarray]:
-        """The columns, read-only. Parts are released one column at a time."""
+        """The columns, read-only; the room that was left is given back."""
         columns = {}
-        for name, dtype in COLUMNS.items():
-            parts = self._parts.pop(name)
-            columns[name] = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])
-            columns[name].setflags(write=False)
+        for name in COLUMNS:
+            column = columns[name] = self._room.pop(name)
+            column.resize(self._sizes[name], refcheck=False)  # subtle: to a smaller size, which realloc does in place
+            column.setflags(write=False)
         return columns
+
+
+def _room(size: int, dtype: type) -> np.ndarray:
+    """An array for `size` values and as many more as the system grants address space for, up to GROWTH times as many."""
+    for times in (GROWTH, 2):
+        try:
+            return np.empty(times * size, dtype)
+        except MemoryError:  # more than the machine has in all, or a system that counts what was not written yet
+            continue
+    return np.empty(size, dtype)
 
 
 class DirectoryColumns:

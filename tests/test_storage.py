@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import tracemalloc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -407,6 +409,51 @@ def test_columns_grow(tmp_path):
         assert np.array_equal(on_disk[name], in_memory[name])
         assert not on_disk[name].flags.writeable and not in_memory[name].flags.writeable
     assert on_disk["rows"].tolist() == np.concatenate(parts).tolist() and on_disk["records"].tolist() == [2**64 - 1]
+
+
+def test_parts_are_free_once_they_are_added():
+    columns = MemoryColumns()
+    for n in (1000, 1, 100_000):
+        part = np.full(n, n, np.uint32)
+        gone = weakref.ref(part)
+        columns.append("rows", part)
+        del part
+        assert gone() is None
+    rows = columns.finish()["rows"]
+    assert rows.base is None and rows.tolist() == [1000] * 1000 + [1] + [100_000] * 100_000
+
+
+def test_columns_take_the_memory_of_what_is_in_them():
+    tracemalloc.start()
+    try:
+        columns = MemoryColumns()
+        for _ in range(20):
+            columns.append("records", np.ones(10_000, np.uint64))
+        finished = columns.finish()
+        assert tracemalloc.get_traced_memory()[0] < finished["records"].nbytes + 50_000
+    finally:
+        tracemalloc.stop()
+    assert finished["records"].size == 200_000 and finished["records"].all()
+
+
+@pytest.mark.parametrize("limit", [1000, 1400, 4000])
+def test_columns_without_room_to_spare(monkeypatch, limit):
+    """A system that grants no more address space than so many values: room for the values themselves must do."""
+    empty, asked = np.empty, []
+
+    def refuse(size, dtype):
+        asked.append(size)
+        if size > limit:
+            raise MemoryError
+        return empty(size, dtype)
+
+    columns = MemoryColumns()
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.np, "empty", refuse)
+        for i in range(10):
+            assert columns.append("rows", np.full(100, i)) == 100 * i
+    assert max(asked) > limit
+    assert columns.finish()["rows"].tolist() == [i for i in range(10) for _ in range(100)]
 
 
 @pytest.mark.parametrize("size", [0, 1, 10**6, 2**33, 2**62])
