@@ -49,7 +49,7 @@ def main() -> None:
     print(f"{first['chars']:,} characters, {first['rows']:,} rows, {first['bytes'] / 1e9:.2f} GB, {first['device']}")
     print(f"median (min .. max) of {a.repeats}")
     print(f"{'wall seconds':16} {spread(walls, '{:.1f}')}")
-    print(f"{'counting seconds':16} {spread([r['seconds'] for r in results], '{:.1f}')}")
+    print(f"{'counting seconds':16} {spread([r['counting_seconds'] for r in results], '{:.1f}')}")
     print(f"{'peak GB':16} {spread([r['peak_rss_bytes'] / 1e9 for r in results], '{:.2f}')}")
     for phase in [p["name"] for p in first["phases"]]:
         seconds = [next(p["seconds"] for p in r["phases"] if p["name"] == phase) for r in results]

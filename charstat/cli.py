@@ -143,35 +143,40 @@ def build(
     steps = Steps()
     with steps("loading the compiled kernels"):
         from charstat.comparison import needed_contexts, parse_models
-        from charstat.counting import build_model, check_models, choose_backend
+        from charstat.counting import build_model, check_models, choose_backend, energy_meter
         from charstat.ngram.contexts import select_contexts
         from charstat.storage import DirectoryColumns
 
     wanted = parse_models(models)
     chosen = select_contexts(contexts := contexts or needed_contexts(wanted), order)
     check_models(wanted, chosen)
-    choose_backend(backend, threads, memory)
+    engine, _ = choose_backend(backend, threads, memory)
 
     def place() -> Path:
         target = _check_out(_default_out(corpus, order, contexts, limit, wanted) if out is None else out)
         DirectoryColumns(target).discard()  # can it be written? Better known before the text is read
         return target
 
+    def read() -> tuple[str, dict]:
+        with steps.reading(corpus.name) as progress, energy_meter(engine) as meter:
+            text = corpus.text("train", limit, progress)
+        return text, meter.report().as_phase("read")
+
     target, started = place(), time.perf_counter()
     try:
-        with steps(f"reading {Path(corpus.name).name[-40:]}"):
-            text = corpus.text("train", limit)
+        text, reading = read()
     except HubUnavailable as e:
         if data is not None:
             raise
         note(f"{e}. Going on with the {SAMPLE_NOTE}")
         corpus = open_corpus("sample")
-        target, text = place(), corpus.text("train", limit)
+        target = place()
+        text, reading = read()
     read_s = time.perf_counter() - started
     with steps.build(chosen, wanted) as progress:
         model = build_model(
             text, order=order, contexts=contexts, models=wanted, backend=backend, threads=threads, memory_bytes=memory,
-            out=target, data=_describe(corpus) | {"split": "train", "limit": limit}, progress=progress,
+            out=target, data=_describe(corpus) | {"split": "train", "limit": limit}, read=reading, progress=progress,
         )  # fmt: skip
     seconds = time.perf_counter() - started
     show_build({**_model_facts(model), "seconds": seconds, "read_seconds": read_s, "chars_per_s": len(text) / seconds,
@@ -212,8 +217,8 @@ def evaluate_command(
     built_from = model.manifest.get("data") or {}
     chosen = _parse_models(model.models[0]) if chosen is None else chosen
     corpus = _corpus_of(built_from, path) if corpus is None else corpus
-    with steps(f"reading {Path(corpus.name).name[-40:]}"):
-        text = corpus.text(split, chars or None)
+    with steps.reading(corpus.name) as progress:
+        text = corpus.text(split, chars or None, progress)
     if not text:
         raise CorpusError(f"the {split} split of {corpus.name!r} is empty: there is nothing to evaluate; choose another --split or --data")
     notes = [SAMPLE_NOTE] if corpus.kind == "sample" else []
@@ -326,8 +331,8 @@ def contest(
     from charstat.report import Steps
 
     corpus, steps = open_corpus(data), Steps()
-    with steps(f"reading {Path(corpus.name).name[-40:]}"):
-        train_text, val_text = corpus.text("train", limit_train), corpus.text("val", chars or None)
+    with steps.reading(corpus.name) as progress:
+        train_text, val_text = corpus.text("train", limit_train, progress), corpus.text("val", chars or None)
     with steps("running", total=len(val_text)) as progress:
         result = run_contest(submission, train_text, val_text, contract=contract, progress=lambda step, done: progress(done))
     show_contest(result | {"data": _describe(corpus) | {"path": None, "limit_train": limit_train}}, as_json)

@@ -24,7 +24,7 @@ import socket
 import stat
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,6 +46,10 @@ _GET_WIKITEXT = "use --data wikitext-103 (the hub), a directory with wiki.train.
 _HEAD_BYTES = 100_000  # what layout detection looks at
 _CHUNK = 1 << 20  # bytes read, or characters hashed, at a time
 _HUB_ROWS = 1 << 16  # rows joined at a time
+
+
+Progress = Callable[[int, int], object]
+"""Told how much of the reading is done, and of how much: bytes of a file, rows of the hub's, characters where a limit is what ends it."""
 
 
 class HubUnavailable(CorpusError):
@@ -74,35 +78,46 @@ class Corpus:
             return SPLITS
         return tuple(split for split in SPLITS if _stat(self._path / _RAW_FILES[split]) is not None)
 
-    def text(self, split: str, limit: int | None = None) -> str:
+    def text(self, split: str, limit: int | None = None, progress: Progress | None = None) -> str:
         """The text of one split, or its first `limit` characters (counted after conversion of the layout).
 
+        progress is called with (done, total) after every chunk, at the end with done == total; the unit is bytes, rows or
+        characters, and total may be refined on the way: only done / total means something.
         Errors: CorpusError for an unknown or missing split, a negative limit, and a file that is unreadable, empty or
         not UTF-8 (with its byte offset); HubUnavailable. A tiny file may have an empty val or test: that is no error.
         """
         split = normalise_split(split)
         if limit is not None and limit < 0:
             raise CorpusError(f"limit is {limit}: it counts characters, so it is 0 or more")
-        pieces = self._pieces(split, limit)
         kept, missing = [], sys.maxsize if limit is None else limit
+
+        def tell(done: int, total: int) -> None:
+            if progress is None:
+                return
+            if limit and (limit - missing) * total > done * limit:  # the limit comes before the end
+                done, total = limit - missing, limit
+            progress(done, total)
+
+        pieces = self._pieces(split, limit, tell)
         while missing > 0 and (piece := next(pieces, None)) is not None:
             kept.append(piece[:missing])
             missing -= len(kept[-1])
+        tell(1, 1)
         return "".join(kept)  # peak: the text twice (measured; io.StringIO takes as much)
 
-    def _pieces(self, split: str, limit: int | None) -> Iterator[str]:
+    def _pieces(self, split: str, limit: int | None, tell: Progress) -> Iterator[str]:
         if self.kind == "hub":
-            return _hub_pieces(split)
+            return _hub_pieces(split, tell)
         if self.kind == "sample":
             text = _sample_text()
             return iter((text[slice(*_cuts(len(text))[split])],))
         if self.kind == "file":
-            return _decode(self._path, *_split_bytes(self._path, split, limit))
+            return _file_pieces(self._path, split, limit, tell)
         path = self._path / _RAW_FILES[split]
         if _stat(path) is None:
             found = ", ".join(_RAW_FILES[other] for other in self.splits()) or "none any more"
             raise CorpusError(f"no {split} split in {self.name!r}: looked for {path.name}, found {found}; put it there, or {_GET_WIKITEXT}")
-        pieces = _decode(path, *_content_bytes(path))
+        pieces = _decode(path, *_content_bytes(path), tell)
         return _release_to_contest(pieces) if self.layout == "release" else pieces
 
 
@@ -187,27 +202,34 @@ def _read(path: Path, first: int, stop: int, step: int) -> Iterator[bytes]:
         raise CorpusError(f"cannot read {str(path)!r}: {_cause(exc)}") from exc
 
 
-def _decode(path: Path, first: int, stop: int) -> Iterator[str]:
+def _decode(path: Path, first: int, stop: int, tell: Progress) -> Iterator[str]:
     """The characters of the bytes from first to stop, a chunk at a time. Errors: CorpusError with the offset of the first bad byte."""
     data = b""  # subtle: starts with what the previous chunk left of a character, so error positions count from `first`
+    start = first
     try:
         for block in _read(path, first, stop, _CHUNK):
             data += block
             text, used = codecs.utf_8_decode(data, "strict", False)
             data, first = data[used:], first + used
             yield text
+            tell(first - start, stop - start)
         codecs.utf_8_decode(data, "strict", True)  # a character cut off by the end
     except UnicodeDecodeError as exc:
         where = f"byte {exc.object[exc.start]:#04x} at byte offset {first + exc.start}"
         raise CorpusError(f"{str(path)!r} is not UTF-8: {where} ({exc.reason}); convert it first, for example with iconv") from exc
 
 
-def _split_bytes(path: Path, split: str, limit: int | None) -> tuple[int, int]:
-    """(first, stop) of a 90/5/5 split by character position; characters are counted by their first bytes, without decoding."""
+def _file_pieces(path: Path, split: str, limit: int | None, tell: Progress) -> Iterator[str]:
+    """The characters of a 90/5/5 split by character position, which are counted by their first bytes, without decoding."""
     first, stop = _content_bytes(path)
     if split == "train" and limit is not None and limit <= (stop - first) // 4 * 90 // 100:
-        return first, stop  # within train whatever the characters are (4 bytes at most each), so there is nothing to count
-    counts = np.array([np.count_nonzero(_starts(block)) for block in _read(path, first, stop, _CHUNK)])
+        return _decode(path, first, stop, tell)  # within train whatever the characters are (4 bytes at most each): nothing to count
+    counted = stop - first  # bytes that are read twice, and the second time those of the split alone
+    a, b = _cuts(counted)[split]
+    counts = []
+    for block in _read(path, first, stop, _CHUNK):
+        counts.append(np.count_nonzero(_starts(block)))
+        tell(min(len(counts) * _CHUNK, counted), counted + b - a)
     ends = np.cumsum(counts)
 
     def offset(char: int) -> int:
@@ -219,7 +241,8 @@ def _split_bytes(path: Path, split: str, limit: int | None) -> tuple[int, int]:
         return block_first + int(positions[char - (ends[i] - counts[i])])
 
     a, b = _cuts(int(ends[-1]))[split]  # subtle: every byte, valid or not, falls into exactly one split
-    return (first if split == "train" else offset(a)), (stop if split == "test" else offset(b))
+    a, b = (first if split == "train" else offset(a)), (stop if split == "test" else offset(b))
+    return _decode(path, a, b, lambda done, total: tell(counted + done, counted + total))
 
 
 def _starts(block: bytes) -> np.ndarray:
@@ -258,7 +281,7 @@ def _sample_text() -> str:
     return "\n".join(topics[key] for key in sorted(topics))
 
 
-def _hub_pieces(split: str) -> Iterator[str]:
+def _hub_pieces(split: str, tell: Progress) -> Iterator[str]:
     """The split's rows, joined; 65,536 rows at a time. Errors: HubUnavailable for whatever goes wrong, with its cause in short."""
     cause = ""
     try:
@@ -268,6 +291,7 @@ def _hub_pieces(split: str) -> Iterator[str]:
         column = datasets.load_dataset(*HUB_DATASET)[_HUB_SPLITS[split]]["text"]
         for first in range(0, len(column), _HUB_ROWS):
             yield ("\n" if first else "") + "\n".join(column[first : first + _HUB_ROWS])
+            tell(min(first + _HUB_ROWS, len(column)), len(column))
     except MemoryError:
         raise
     except Exception as exc:  # subtle: ConnectionError, FileNotFoundError, ValueError, httpx and requests errors: it varies with versions

@@ -22,7 +22,7 @@ from charstat.comparison import CHAIN_MODELS, WEIGHTED_MODELS, needed_contexts, 
 from charstat.corpus import text_fingerprint
 from charstat.ctw.model import TUNED as CTW_TUNED
 from charstat.ctw.model import estimator_code
-from charstat.energy import EnergyMeter
+from charstat.energy import EnergyMeter, PhaseEnergy
 from charstat.errors import BackendUnavailable, ContextError, CorpusError, ResourceError
 from charstat.model import Model, ModelWriter, model_symbol_info
 from charstat.ngram.contexts import DEFAULT_ORDER, Context, select_contexts
@@ -138,6 +138,12 @@ def _weigh(
     return engine.weigh(tables, symbols, border, alphabet.tree.arrays, estimator_code(CTW_TUNED["estimator"]), CTW_TUNED["alpha"], phase)
 
 
+def energy_meter(engine: Backend) -> EnergyMeter:
+    """A fresh meter for one block of work of that backend, on its device's counter."""
+    reader = getattr(engine, "energy_reader", None)  # the GPU backend knows which device's counter to read
+    return EnergyMeter(reader() if reader else None, synchronize=engine.synchronize)
+
+
 def build_model(
     text: str,
     *,
@@ -152,6 +158,7 @@ def build_model(
     out: str | os.PathLike | None = None,
     data: dict | None = None,
     meter: EnergyMeter | None = None,
+    read: PhaseEnergy | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Model:
     """Count a text and return the model; with `out`, written there as a model directory and memory-mapped.
@@ -160,8 +167,9 @@ def build_model(
     one that eval takes; contexts are by default those that they need, and "ctw" and "advised" also have the weights of a context
     tree computed for all orders, with CTW_TUNED's estimator. history: text before `text`, context only (for shards). alphabet: taken
     from the text where not given. memory_bytes: the budget for counting buffers. data: a description for the manifest. meter:
-    a fresh EnergyMeter; build_model enters it around the counting. CorpusError if the text is empty; ContextError for names that
-    do not exist, and for contexts without order 0 where a model needs it.
+    a fresh EnergyMeter; build_model enters it around the counting. read: what reading the text took, for the list of phases in the
+    manifest; it is in no figure of the counting. CorpusError if the text is empty; ContextError for names that do not exist, and for
+    contexts without order 0 where a model needs it.
     """
     models = parse_models(",".join(models))
     contexts = needed_contexts(models) if contexts is None else contexts
@@ -171,8 +179,7 @@ def build_model(
     engine, why = choose_backend(backend, threads, memory_bytes, len(history) + len(text))
     if not text:
         raise CorpusError("the training text is empty: there is nothing to count")
-    reader = getattr(engine, "energy_reader", None)  # the GPU backend knows which device's counter to read
-    meter = meter or EnergyMeter(reader() if reader else None, synchronize=engine.synchronize)
+    meter = meter or energy_meter(engine)
     if len(history) + len(text) >= MAX_CHARS:
         raise ResourceError(f"a text of more than {MAX_CHARS - 1:,} characters: the tables' row numbers have 32 bits")
     started = time.perf_counter()
@@ -217,7 +224,7 @@ def build_model(
             "reason": why,
             "notes": list(getattr(engine, "notes", [])),
             "seconds": time.perf_counter() - started,
-            "phases": energy.phases,
+            "phases": [*([read] if read else []), *energy.phases],
             "energy": energy.to_dict(),
         }
         about = {

@@ -219,6 +219,10 @@ class EnergyReport:
     warnings: list[str]
     notes: list[str]
 
+    def as_phase(self, name: str) -> PhaseEnergy:
+        """The whole block as one phase of something larger."""
+        return {"name": name, "seconds": self.seconds, "gpu_gross_j": self.gpu_gross_j, "cpu_j": self.cpu_j}
+
     def to_dict(self) -> dict[str, Any]:
         """A copy made of JSON values."""
         return asdict(self)

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,6 +68,13 @@ class Steps:
     def __call__(self, label: str, total: int | None = None) -> Iterator[Callable[[float], None]]:
         with self._line(label, total) as update:
             yield lambda done: update(label, done)
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """A bar for the progress callback of Corpus.text; name: the corpus's."""
+        label = f"reading {Path(name).name[-40:]}"
+        with self._line(label, 1.0) as update:
+            yield lambda done, total: update(label, done / total)
 
     @contextmanager
     def build(self, contexts: Iterable[Context], models: Iterable[str] = ()) -> Iterator[Callable[[BuildProgress], None]]:
@@ -351,9 +359,7 @@ def _phases(result: dict[str, Any]) -> Table | None:
     phases = result["phases"]
     if not phases:
         return None
-    table = _table(
-        "Phases of counting", *[("Phase", "left"), ("Seconds", "right"), ("Share", "right"), ("GPU J", "right"), ("CPU J", "right")]
-    )
+    table = _table("Phases", *[("Phase", "left"), ("Seconds", "right"), ("Share", "right"), ("GPU J", "right"), ("CPU J", "right")])
     total_s = sum(phase["seconds"] for phase in phases) or 1.0
     for phase in phases:
         joules = ["—" if phase[key] is None else f"{phase[key]:,.1f}" for key in ("gpu_gross_j", "cpu_j")]

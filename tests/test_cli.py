@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import shutil
 import signal
@@ -91,7 +92,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def no_hub(monkeypatch):
-    def refuse(split):
+    def refuse(split, tell):
         raise HubUnavailable("WikiText-103 cannot be had from the hub (no network here)\nat all")
 
     monkeypatch.setattr("charstat.corpus._hub_pieces", refuse)
@@ -136,12 +137,15 @@ def test_build_prints_one_json_object(text_file, workplace):
     assert result["rows"] == sum(family["rows"] for family in result["families"].values()) > 0
     assert result["bytes"] == sum(f.stat().st_size for f in Path(result["out"]).iterdir())
     assert result["out"] == os.path.join("models", "a_text-o5-chars-first-20000")
-    assert [phase["name"] for phase in result["phases"]] == [phase["name"] for phase in result["energy"]["phases"]]
+    read, *counting = result["phases"]
+    assert counting == result["energy"]["phases"] and "read" not in {phase["name"] for phase in counting}
+    assert read["name"] == "read" and 0 < read["seconds"] <= result["read_seconds"] and read.keys() == counting[0].keys()
+    assert math.isclose(result["energy"]["seconds"], sum(phase["seconds"] for phase in counting))
 
 
 def test_build_prints_tables(text_file, workplace):
     out = run("build", "--data", text_file, "--contexts", "chars", "--order", 3).stdout
-    for word in ("54,000", "o0 o1 o2 o3", "Peak memory", "Phases of counting", "encode", "Contest, dev rule", "models/a_text-o3-chars"):
+    for word in ("54,000", "o0 o1 o2 o3", "Peak memory", "Phases", "read", "encode", "Contest, dev rule", "models/a_text-o3-chars"):
         assert word in out
     assert "sample" not in out
 
@@ -469,10 +473,14 @@ def test_progress_is_drawn_on_terminals_only():
     with steps("predicting [bold]", total=200) as tell:
         tell(100)
         time.sleep(0.25)
+    with steps.reading("some/where/corpus.txt") as tell:
+        tell(300, 400)
+        time.sleep(0.25)
     with steps.build(select_contexts("chars", 3)) as tell:
         for done, phase in enumerate(["encode", "orders", "o3", "o2", "o1", "o0", "finish"]):
             tell(charstat.Progress(phase, done, 6))
     assert "predicting [bold]" in screen.getvalue() and "50%" in screen.getvalue() and " left" in screen.getvalue()
+    assert "reading corpus.txt" in screen.getvalue() and "75%" in screen.getvalue()
     plain = io.StringIO()
     steps._console = Console(file=plain)
     with steps("predicting", total=200) as tell:

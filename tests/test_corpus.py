@@ -8,6 +8,7 @@ import tracemalloc
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -431,6 +432,52 @@ def test_a_limit_reads_little(tmp_path):
         tracemalloc.stop()
     assert peak < 15_000_000  # chunks, not the file
     assert whole_peak < 45_000_000  # the text twice at most: its pieces, and joined
+
+
+def read_with_progress(corpus, split, limit=None):
+    """The text, and the shares that were told; the last is the whole, and none falls by more than an estimate can be wrong."""
+    told = []
+    text = corpus.text(split, limit, lambda done, total: told.append((done, total)))
+    assert text == corpus.text(split, limit)
+    assert all(0 <= done <= total for done, total in told) and told[-1][0] == told[-1][1] > 0
+    return text, [done / total for done, total in told]
+
+
+@pytest.mark.parametrize("text", [CONTEST * 20, RELEASE * 20, "x", "aé–🐝" * 50])
+def test_progress_of_a_directory(tmp_path, small_chunks, text):
+    write(tmp_path / "wiki.train.raw", text)
+    corpus = open_corpus(tmp_path)
+    shares = read_with_progress(corpus, "train")[1]
+    assert shares == sorted(shares) and len(shares) == -(-len(text.encode()) // 5) + 1
+    for limit in (0, 1, 7, len(text) // 3, len(text), 10**9):
+        shares = read_with_progress(corpus, "train", limit)[1]
+        assert shares == sorted(shares)
+        assert max(np.diff([0, *shares])) < 0.3 or min(limit, len(text)) < 50  # in steps, not at the end alone
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_progress_of_a_file_covers_both_passes(tmp_path, small_chunks, split):
+    corpus = open_corpus(write(tmp_path / "text", "aé–🐝x" * 200))
+    shares = read_with_progress(corpus, split)[1]
+    assert len(shares) > 400 and shares == sorted(shares) and max(np.diff([0, *shares])) < 0.02
+    read_with_progress(corpus, split, 3)
+
+
+def test_progress_of_the_sample_and_of_the_hub(fake_hub, monkeypatch):
+    assert read_with_progress(open_corpus("sample"), "val")[1] == [1.0]
+    monkeypatch.setattr(corpus_module, "_HUB_ROWS", 2)
+    text, shares = read_with_progress(open_corpus("wikitext-103"), "val")
+    assert shares == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+    shares = read_with_progress(open_corpus("wikitext-103"), "val", len(text) - 1)[1]
+    assert shares == sorted(shares) and len(shares) > 4
+
+
+def test_errors_come_through_progress(tmp_path, small_chunks):
+    told = []
+    write(tmp_path / "wiki.train.raw", b"a" * 12 + b"\xff" + b"b" * 50)
+    with pytest.raises(CorpusError, match="byte offset 12"):
+        open_corpus(tmp_path).text("train", None, lambda *share: told.append(share))
+    assert told == [(5, 63), (10, 63)]
 
 
 def test_negative_limit():
