@@ -49,7 +49,7 @@ _HUB_ROWS = 1 << 16  # rows joined at a time
 
 
 Progress = Callable[[int, int], object]
-"""Told how much of the reading is done, and of how much: bytes of a file, rows of the hub's, characters where a limit is what ends it."""
+"""Told how much is done, and of how much, in bytes of a file, rows of the hub's, or characters where a limit comes first."""
 
 
 class HubUnavailable(CorpusError):
@@ -81,8 +81,8 @@ class Corpus:
     def text(self, split: str, limit: int | None = None, progress: Progress | None = None) -> str:
         """The text of one split, or its first `limit` characters (counted after conversion of the layout).
 
-        progress is called with (done, total) after every chunk, at the end with done == total; the unit is bytes, rows or
-        characters, and total may be refined on the way: only done / total means something.
+        progress is called with (done, total) after every chunk, at the end with done == total; the unit may change and the total
+        be refined on the way: only done / total means something.
         Errors: CorpusError for an unknown or missing split, a negative limit, and a file that is unreadable, empty or
         not UTF-8 (with its byte offset); HubUnavailable. A tiny file may have an empty val or test: that is no error.
         """
@@ -96,14 +96,16 @@ class Corpus:
                 return
             if limit and (limit - missing) * total > done * limit:  # the limit comes before the end
                 done, total = limit - missing, limit
-            progress(done, total)
+            progress(2 * done, 3 * total)  # joining the pieces takes half as long as reading them, or longer where memory is slow
 
         pieces = self._pieces(split, limit, tell)
         while missing > 0 and (piece := next(pieces, None)) is not None:
             kept.append(piece[:missing])
             missing -= len(kept[-1])
-        tell(1, 1)
-        return "".join(kept)  # peak: the text twice (measured; io.StringIO takes as much)
+        text = "".join(kept)  # peak: the text twice (measured; io.StringIO takes as much)
+        if progress is not None:
+            progress(1, 1)
+        return text
 
     def _pieces(self, split: str, limit: int | None, tell: Progress) -> Iterator[str]:
         if self.kind == "hub":

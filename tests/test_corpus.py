@@ -452,14 +452,14 @@ def test_progress_of_a_directory(tmp_path, small_chunks, text):
     for limit in (0, 1, 7, len(text) // 3, len(text), 10**9):
         shares = read_with_progress(corpus, "train", limit)[1]
         assert shares == sorted(shares)
-        assert max(np.diff([0, *shares])) < 0.3 or min(limit, len(text)) < 50  # in steps, not at the end alone
+        assert max(np.diff([0, *shares])) < 0.4 or min(limit, len(text)) < 50  # in steps, not at the end alone
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_progress_of_a_file_covers_both_passes(tmp_path, small_chunks, split):
     corpus = open_corpus(write(tmp_path / "text", "aé–🐝x" * 200))
     shares = read_with_progress(corpus, split)[1]
-    assert len(shares) > 400 and shares == sorted(shares) and max(np.diff([0, *shares])) < 0.02
+    assert len(shares) > 400 and shares == sorted(shares) and max(np.diff([0, *shares[:-1]])) < 0.02
     read_with_progress(corpus, split, 3)
 
 
@@ -467,7 +467,7 @@ def test_progress_of_the_sample_and_of_the_hub(fake_hub, monkeypatch):
     assert read_with_progress(open_corpus("sample"), "val")[1] == [1.0]
     monkeypatch.setattr(corpus_module, "_HUB_ROWS", 2)
     text, shares = read_with_progress(open_corpus("wikitext-103"), "val")
-    assert shares == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+    assert shares == pytest.approx([0.2 * 2 / 3, 0.4 * 2 / 3, 0.6 * 2 / 3, 0.8 * 2 / 3, 2 / 3, 1.0])
     shares = read_with_progress(open_corpus("wikitext-103"), "val", len(text) - 1)[1]
     assert shares == sorted(shares) and len(shares) > 4
 
@@ -477,7 +477,7 @@ def test_errors_come_through_progress(tmp_path, small_chunks):
     write(tmp_path / "wiki.train.raw", b"a" * 12 + b"\xff" + b"b" * 50)
     with pytest.raises(CorpusError, match="byte offset 12"):
         open_corpus(tmp_path).text("train", None, lambda *share: told.append(share))
-    assert told == [(5, 63), (10, 63)]
+    assert told == [(10, 189), (20, 189)]
 
 
 def test_negative_limit():
