@@ -118,13 +118,15 @@ def cli(debug: bool) -> None:
 @click.option("--models", default="mix", show_default=True, metavar="NAMES",
               help="What to build it for, the first for eval: of ppm, ppmc, ppmd, ctw, ngram, match, mix, advised.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Count only the first N characters of train.")
+@click.option("--held-out", type=click.IntRange(0), default=0, show_default=True, metavar="N",
+              help="Do not count the last N characters of train: the mixture learns its start from them.")  # fmt: skip
 @click.option("--backend", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="What counts.")
 @click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="CPU threads.  [default: all]")
 @click.option("--memory", type=Size(), metavar="SIZE", help="Budget for counting buffers, such as 6G.  [default: 60 % of what is free]")
 @click.option("--out", type=click.Path(), metavar="DIR", help=f"Where the model goes.  [default: {MODELS}/<text>-o<order>, see below]")
 @_json
 def build(
-    data: str | None, order: int, contexts: str | None, models: str, limit: int | None, backend: str,
+    data: str | None, order: int, contexts: str | None, models: str, limit: int | None, held_out: int, backend: str,
     threads: int | None, memory: int | None, out: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Count a text and write the model directory.
@@ -153,7 +155,7 @@ def build(
     engine, _ = choose_backend(backend, threads, memory)
 
     def place() -> Path:
-        target = _check_out(_default_out(corpus, order, contexts, limit, wanted) if out is None else out)
+        target = _check_out(_default_out(corpus, order, contexts, limit, held_out, wanted) if out is None else out)
         DirectoryColumns(target).discard()  # can it be written? Better known before the text is read
         return target
 
@@ -173,9 +175,9 @@ def build(
         target = place()
         text, reading = read()
     read_s = time.perf_counter() - started
-    with steps.build(chosen, wanted) as progress:
+    with steps.build(chosen, wanted, held_out / max(1, len(text) - held_out)) as progress:
         model = build_model(
-            text, order=order, contexts=contexts, models=wanted, backend=backend, threads=threads, memory_bytes=memory,
+            text, order=order, contexts=contexts, models=wanted, held_out_chars=held_out, backend=backend, threads=threads, memory_bytes=memory,
             out=target, data=_describe(corpus) | {"split": "train", "limit": limit}, read=reading, progress=progress,
         )  # fmt: skip
     seconds = time.perf_counter() - started
@@ -385,7 +387,8 @@ def _model_facts(model: Model) -> dict:
         "rows": model.n_rows, "bytes": sum(f.stat().st_size for f in Path(model.path).iterdir() if f.is_file()),
         "words": model.vocabulary.size, "alphabet": "".join(model.alphabet.chars), "rare_chars": len(model.alphabet.rare_probabilities),
         "backend": built.get("backend"), "device": built.get("device"), "reason": built.get("reason"),
-        "models": list(model.models), "weights": _weights(model), "counting_seconds": built.get("seconds"), "phases": built.get("phases"), "energy": built.get("energy"), "out": model.path,
+        "models": list(model.models), "weights": _weights(model), "start_chars": model.start_chars,
+        "counting_seconds": built.get("seconds"), "phases": built.get("phases"), "energy": built.get("energy"), "out": model.path,
         "format_version": about.get("format_version"), "charstat_version": about.get("charstat_version"),
     }  # fmt: skip
 
@@ -396,7 +399,7 @@ def _weights(model: Model) -> dict | None:
     return stored and {"estimator": stored.estimator, "alpha": stored.alpha, "levels": list(stored.levels), "bytes": model.betas.nbytes}
 
 
-def _default_out(corpus: Corpus, order: int, contexts: str, limit: int | None, models: list[str]) -> Path:
+def _default_out(corpus: Corpus, order: int, contexts: str, limit: int | None, held_out: int, models: list[str]) -> Path:
     """models/<text>-o<order>, with whatever else is not the default; a function of the arguments alone."""
     from charstat.comparison import needed_contexts
     from charstat.ngram.contexts import PRESETS
@@ -408,7 +411,8 @@ def _default_out(corpus: Corpus, order: int, contexts: str, limit: int | None, m
         parts += models
     if contexts != needed_contexts(models):
         parts.append(contexts if contexts in PRESETS else "contexts-" + hashlib.sha256(contexts.encode()).hexdigest()[:8])
-    return MODELS / "-".join(parts + ([f"first-{limit}"] if limit else []))
+    parts += ([f"first-{limit}"] if limit else []) + ([f"held-out-{held_out}"] if held_out else [])
+    return MODELS / "-".join(parts)
 
 
 def _check_out(out: str | os.PathLike) -> Path:

@@ -119,7 +119,7 @@ def ablate(model: Model, text: str) -> Iterator[dict[str, Any]]:
 
     Rows are {source, accuracy, bits_per_char, us_per_char, worth_bits, worth_accuracy}.
 
-    The first row is the mixture as it is; worth_bits and worth_accuracy of the others are what the source contributes: how much
+    Without the model's start, which is one of all contexts together. The first row is the mixture as it is; worth_bits and worth_accuracy of the others are what the source contributes: how much
     worse the mixture is without it, or better with it. us_per_char is what the source takes: a difference of two single timings.
     """
     from charstat.mixers.combine import AdvisedMixture
@@ -131,15 +131,16 @@ def ablate(model: Model, text: str) -> Iterator[dict[str, Any]]:
     def advised(name: str) -> CharModel:
         return AdvisedMixture(model.stream(experts=1), [MODELS[name][1](model)])
 
-    measure(model.stream(), text)  # brings the tables into memory, so that the first row is not charged for it
-    base = row("mixture", model.stream())
+    stream = partial(model.stream, start=False)
+    measure(stream(), text)  # brings the tables into memory, so that the first row is not charged for it
+    base = row("mixture", stream())
     yield {**base, "worth_bits": None, "worth_accuracy": None}
-    mixed = [c.name for c in model.stream().contexts]
+    mixed = [c.name for c in stream().contexts]
     # Each is made when its row is due, so that only one is held at a time.
     variants: list[tuple[str, int, Callable[[], CharModel]]] = [
-        (f"- {name}", 1, partial(model.stream, contexts=[n for n in mixed if n != name])) for name in mixed
+        (f"- {name}", 1, partial(stream, contexts=[n for n in mixed if n != name])) for name in mixed
     ]
-    variants.append(("- match", 1, partial(model.stream, match=False)))
+    variants.append(("- match", 1, partial(stream, match=False)))
     variants += [(f"+ {name}", -1, partial(advised, name)) for name in ("ppmd", "ctw", "ngram")]
     for source, sign, make in variants:
         r = row(source, make())

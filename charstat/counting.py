@@ -23,7 +23,7 @@ from charstat.corpus import text_fingerprint
 from charstat.ctw.model import TUNED as CTW_TUNED
 from charstat.ctw.model import estimator_code
 from charstat.energy import EnergyMeter, PhaseEnergy
-from charstat.errors import BackendUnavailable, ContextError, CorpusError, ResourceError
+from charstat.errors import BackendUnavailable, ContextError, CorpusError, ResourceError, UserError
 from charstat.model import Model, ModelWriter, model_symbol_info
 from charstat.ngram.contexts import DEFAULT_ORDER, Context, select_contexts
 from charstat.ngram.hashing import CHARS
@@ -63,11 +63,12 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """What a progress callback is told: `done` of `total` steps, and the phase that is running."""
+    """What a progress callback is told: `done` of `total` steps, the phase that is running, and which share of it is done, if known."""
 
     phase: str
     done: int
     total: int
+    share: float = 0.0
 
 
 def free_memory_bytes() -> int | None:
@@ -138,6 +139,13 @@ def _weigh(
     return engine.weigh(tables, symbols, border, alphabet.tree.arrays, estimator_code(CTW_TUNED["estimator"]), CTW_TUNED["alpha"], phase)
 
 
+def hold_out(text: str, chars: int) -> tuple[str, str]:
+    """(what is counted, the last `chars` characters). UserError if nothing would be left to count."""
+    if not 0 <= chars < len(text):
+        raise UserError(f"{chars:,} characters cannot be held out of a text of {len(text):,}: nothing would be left to count")
+    return (text[:-chars], text[-chars:]) if chars else (text, "")
+
+
 def energy_meter(engine: Backend) -> EnergyMeter:
     """A fresh meter for one block of work of that backend, on its device's counter."""
     reader = getattr(engine, "energy_reader", None)  # the GPU backend knows which device's counter to read
@@ -150,6 +158,7 @@ def build_model(
     order: int = DEFAULT_ORDER,
     contexts: str | None = None,
     models: Sequence[str] = ("mix",),
+    held_out_chars: int = 0,
     history: str = "",
     alphabet: Alphabet | None = None,
     backend: str = "auto",
@@ -165,7 +174,8 @@ def build_model(
 
     order, contexts: see ngram.contexts.select_contexts. models: names of comparison.MODELS that this one is built for, the first the
     one that eval takes; contexts are by default those that they need, and "ctw" and "advised" also have the weights of a context
-    tree computed for all orders, with CTW_TUNED's estimator. history: text before `text`, context only (for shards). alphabet: taken
+    tree computed for all orders, with CTW_TUNED's estimator. held_out_chars: so many characters at the end of the text are not
+    counted; the mixture learns its start from them (mixers/start.py). history: text before `text`, context only (for shards). alphabet: taken
     from the text where not given. memory_bytes: the budget for counting buffers. data: a description for the manifest. meter:
     a fresh EnergyMeter; build_model enters it around the counting. read: what reading the text took, for the list of phases in the
     manifest; it is in no figure of the counting. CorpusError if the text is empty; ContextError for names that do not exist, and for
@@ -179,6 +189,7 @@ def build_model(
     engine, why = choose_backend(backend, threads, memory_bytes, len(history) + len(text))
     if not text:
         raise CorpusError("the training text is empty: there is nothing to count")
+    text, held_out = hold_out(text, held_out_chars)
     meter = meter or energy_meter(engine)
     if len(history) + len(text) >= MAX_CHARS:
         raise ResourceError(f"a text of more than {MAX_CHARS - 1:,} characters: the tables' row numbers have 32 bits")
@@ -186,12 +197,12 @@ def build_model(
     columns = MemoryColumns() if out is None else DirectoryColumns(out)
     try:
         writer = ModelWriter(columns)
-        steps = len(chosen) + max(0, len(chain) - 1) + 2
+        steps = len(chosen) + max(0, len(chain) - 1) + bool(held_out) + 2
         done = 0
 
-        def tell(phase: str) -> None:
+        def tell(phase: str, share: float = 0.0) -> None:
             if progress:
-                progress(Progress(phase, done, steps))
+                progress(Progress(phase, done, steps, share))
 
         @contextmanager
         def phase(name: str) -> Iterator[None]:
@@ -216,6 +227,13 @@ def build_model(
                 writer.add_weights(name, betas)
                 done += 1
                 tell(f"weights {name}")
+            if held_out:
+                from charstat.mixers.start import learn_start  # with the mixture's kernels, which counting does without
+
+                with phase("learn"):
+                    learned = learn_start(writer.preview(alphabet, chosen), held_out, lambda n: tell("learn", n / len(held_out)))
+                writer.add_start(learned)
+                done += 1
         tell("finish")
         energy = meter.report()
         build = {
@@ -232,6 +250,7 @@ def build_model(
             "preset": contexts,
             "models": models,
             **({"ctw": {"estimator": CTW_TUNED["estimator"], "alpha": CTW_TUNED["alpha"]}} if chain else {}),
+            **({"start": {"chars": len(held_out), "text": text_fingerprint(held_out)}} if held_out else {}),
             "text": text_fingerprint(text),
             "data": data,
             "build": build,

@@ -25,13 +25,15 @@ from charstat.ngram.contexts import Context, class_map, parse_context
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.table import CountTable, merge_tables, table_bits
 from charstat.ngram.words import Vocabulary, build_trie, symbol_info, vocabulary_words
-from charstat.storage import DirectoryColumns, MemoryColumns, open_columns, read_manifest
+from charstat.storage import TABLE_COLUMNS, DirectoryColumns, MemoryColumns, open_columns, read_manifest
 
 if TYPE_CHECKING:
     from charstat.charmodel_api import CharModel
     from charstat.mixers.mixture import Mixture
 
 Columns = MemoryColumns | DirectoryColumns
+KEPT = ("text", "data", "order", "preset", "build", "models", "ctw", "start")  # of a manifest, when a model is saved
+NOTHING = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -106,16 +108,27 @@ class ModelWriter:
         records, rows = read("records", e["record_at"], e["contexts"] + 1), read("rows", e["row_at"], e["rows"])
         return CountTable(context, e["bits"], e["start_bits"], buckets, records, rows)
 
-    def finish(self, alphabet: Alphabet, contexts: Iterable[Context], info: dict) -> Model:
-        """The model. info goes into the manifest: text, data, order, build, models, estimator and alpha of weights. A directory is
-        put in place."""
-        manifest = {
+    def add_start(self, values: np.ndarray) -> None:
+        """What the mixture begins with (mixers/start.py): float32."""
+        self.columns.append("start", values)
+
+    def preview(self, alphabet: Alphabet, contexts: Iterable[Context]) -> Model:
+        """The model of what was added so far, to learn a start with: good until more than that is added."""
+        return Model(self._manifest(alphabet, contexts, {}), {**self.columns.view(), "betas": NOTHING, "start": NOTHING})
+
+    def _manifest(self, alphabet: Alphabet, contexts: Iterable[Context], info: dict) -> dict:
+        return {
             "charstat_version": __version__,
             "alphabet": alphabet.to_dict(),
             "tables": {c.name: self._tables[c.name] for c in contexts},
             "words": self._words,
             **info,
         }
+
+    def finish(self, alphabet: Alphabet, contexts: Iterable[Context], info: dict) -> Model:
+        """The model. info goes into the manifest: text, data, order, build, models, start, estimator and alpha of weights. A directory
+        is put in place."""
+        manifest = self._manifest(alphabet, contexts, info)
         if "ctw" in info:
             manifest["ctw"] = {**info["ctw"], "levels": self._levels}
         if isinstance(self.columns, DirectoryColumns):
@@ -126,9 +139,10 @@ class ModelWriter:
 
 @dataclass(frozen=True)
 class Model:
-    """A built model. manifest: as in manifest.json; columns: the concatenated arrays of all tables (storage.COLUMNS).
+    """A built model. manifest: as in manifest.json; columns: the concatenated arrays of all tables (storage.TABLE_COLUMNS).
 
-    betas: the weights of a context tree, where it was built with them, described by `weights` (None without); no part of columns.
+    betas: the weights of a context tree, where it was built with them, described by `weights` (None without). start: what the mixture
+    begins with, learned from start_chars characters that were not counted (mixers/start.py); empty and 0 without.
     """
 
     manifest: dict = field(repr=False)
@@ -136,9 +150,8 @@ class Model:
     path: str | None = None
 
     def __post_init__(self) -> None:
-        columns = dict(self.columns)
-        betas = columns.pop("betas")
-        object.__setattr__(self, "columns", columns)
+        betas, start = self.columns["betas"], self.columns["start"]
+        object.__setattr__(self, "columns", {name: self.columns[name] for name in TABLE_COLUMNS})
         try:
             alphabet = Alphabet.from_dict(self.manifest["alphabet"])
             tables = {name: self._table(parse_context(name), entry) for name, entry in self.manifest["tables"].items()}
@@ -149,6 +162,9 @@ class Model:
             models = self.manifest.get("models", ["mix"])
             if not isinstance(models, list) or not models or not all(isinstance(name, str) for name in models):
                 raise ValueError("models is no list of names")
+            start_chars = (self.manifest.get("start") or {"chars": 0})["chars"]
+            if type(start_chars) is not int or start_chars < 0 or bool(start_chars) != bool(start.size):
+                raise ValueError("start does not describe start.npy")
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise FormatError(f"the manifest of {self.path or 'the model'} is damaged: {type(e).__name__}: {e}") from e
         values = {
@@ -158,6 +174,8 @@ class Model:
             "weights": weights,
             "betas": betas,
             "models": tuple(models),
+            "start": start,
+            "start_chars": start_chars,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -168,6 +186,8 @@ class Model:
     weights: StoredWeights | None = field(init=False, repr=False)
     betas: np.ndarray = field(init=False, repr=False)
     models: tuple[str, ...] = field(init=False)
+    start: np.ndarray = field(init=False, repr=False)
+    start_chars: int = field(init=False)
 
     def _table(self, context: Context, entry: dict) -> CountTable:
         c, n, m, bits = self.columns, entry["contexts"], entry["rows"], entry["bits"]
@@ -226,7 +246,7 @@ class Model:
     @property
     def n_bytes(self) -> int:
         """Bytes of all arrays."""
-        return sum(a.nbytes for a in self.columns.values()) + self.betas.nbytes
+        return sum(a.nbytes for a in self.columns.values()) + self.betas.nbytes + self.start.nbytes
 
     @property
     def order(self) -> int:
@@ -258,7 +278,9 @@ class Model:
                 writer.add(table)
             for name, (at, size) in sorted(self.weights.levels.items(), key=lambda level: level[1]) if self.weights else ():
                 writer.add_weights(name, self.betas[at : at + size])
-            keep = {k: v for k, v in self.manifest.items() if k in ("text", "data", "order", "preset", "build", "models", "ctw")}
+            if self.start_chars:
+                writer.add_start(self.start)
+            keep = {k: v for k, v in self.manifest.items() if k in KEPT}
             return writer.finish(self.alphabet, self.contexts, keep)
         finally:
             columns.discard()
@@ -276,7 +298,8 @@ class Model:
         Both must have one alphabet and the same contexts (build shards with alphabet=). At the border: a shard built with
         history= (the text before it) counts the n-grams and words that straddle its start, and nothing twice; built without,
         those few are missing from the sum. Weights of a context tree are not kept: the sum's are no sum of the parts', and need
-        the text; what opens on the merged model computes those that its tables give. MergeError if the models do not fit.
+        the text; what opens on the merged model computes those that its tables give. The mixture's start is not kept either: the other
+        part may have counted its text. MergeError if the models do not fit.
         """
         if a.alphabet.to_dict() != b.alphabet.to_dict():
             raise MergeError("the models have different alphabets: build the shards with one alphabet (build_model(..., alphabet=...))")

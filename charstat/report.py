@@ -33,6 +33,7 @@ KIND_TITLES = {"words": " (all look at the prefix of the current word, and at)"}
 PLOT_COLUMNS, PLOT_ROWS = 60, 6
 # Shares of a build's time by kind of table, measured on 4 M characters (order 14, default contexts, 2 threads); they only steer the bar.
 EXACT_COST, HASHED_COST, CLASSES_COST, SPARSE_COST, WORDS_COST, ENCODE_COST = 2, 13, 5, 4, 4, 2
+LEARN_COST = 6400  # of learning from a character, by that of counting one
 
 
 def note(message: str) -> None:
@@ -77,8 +78,10 @@ class Steps:
             yield lambda done, total: update(label, done / total)
 
     @contextmanager
-    def build(self, contexts: Iterable[Context], models: Iterable[str] = ()) -> Iterator[Callable[[BuildProgress], None]]:
-        """A bar for build_model's progress callback."""
+    def build(
+        self, contexts: Iterable[Context], models: Iterable[str] = (), held_out_share: float = 0.0
+    ) -> Iterator[Callable[[BuildProgress], None]]:
+        """A bar for build_model's progress callback. held_out_share: characters held out, by those that are counted."""
         from charstat.comparison import WEIGHTED_MODELS
         from charstat.ngram.hashing import CHARS
 
@@ -87,12 +90,14 @@ class Steps:
         if set(models) & set(WEIGHTED_MODELS):  # an order's take about as long as counting the next one
             chain = [c for c in contexts if c.kind == CHARS]
             costs |= {f"weights {c.name}": _cost(longer) for c, longer in pairwise(chain)}
+        learn_cost = LEARN_COST * held_out_share
         done: set[str] = set()
-        with self._line("counting", ENCODE_COST + sum(costs.values())) as update:
+        with self._line("counting", ENCODE_COST + sum(costs.values()) + learn_cost) as update:
 
             def tell(progress: BuildProgress) -> None:
                 done.update({progress.phase} & set(costs))
-                update(f"counting: {progress.phase}", sum(costs[name] for name in done) + ENCODE_COST * (progress.done > 0))
+                at = sum(costs[name] for name in done) + ENCODE_COST * (progress.done > 0) + learn_cost * progress.share
+                update("learning a start" if progress.phase == "learn" else f"counting: {progress.phase}", at)
 
             yield tell
 
@@ -346,11 +351,13 @@ def _about(name: str) -> str:
 
 
 def _built_for(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a model was built for, where that is not the mixture alone, and its weights."""
+    """What a model was built for, where that is not the mixture alone; its weights; what its mixture begins with."""
     rows = [("Built for", ", ".join(result["models"]))] if result["models"] != ["mix"] else []
     if (w := result["weights"]) is not None:
         of = f"{w['levels'][0]} to {w['levels'][-1]}, " if w["levels"] else ""
         rows.append(("CTW weights", f"{of}{w['estimator']} estimator, alpha {w['alpha']:g}, {_bytes(w['bytes'])}"))
+    if result["start_chars"]:
+        rows.append(("Mixture's start", f"learned from {result['start_chars']:,} held-out characters"))
     return rows
 
 

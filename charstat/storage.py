@@ -1,7 +1,8 @@
 """Model directories: growing columns on disk or in memory, written atomically, checked on loading.
 
     manifest.json     format, charstat version, alphabet, tables, text checksum, build report, and size and SHA-256 of each array
-    <column>.npy      one-dimensional arrays, memory-mapped on loading; see ngram/table.py and ngram/words.py for their layout
+    <column>.npy      one-dimensional arrays, memory-mapped on loading; for their layout see ngram/table.py, ngram/words.py,
+                      ctw/weights.py (betas) and mixers/start.py (start)
 
 A directory is written beside its final place and moved there when it is complete, so that an interrupted build leaves either
 the earlier model or the new one. This file knows files; what the columns mean is model.py's.
@@ -34,7 +35,9 @@ COLUMNS = {
     "trie_symbol": np.uint8,
     "first_id": np.uint32,
     "betas": np.float32,
+    "start": np.float32,
 }
+TABLE_COLUMNS = tuple(COLUMNS)[:-2]  # the others are empty in most models: weights of a context tree, the mixture's start
 HEADER_BYTES = 128  # numpy pads the header of a one-dimensional array to this, with room for any length
 WRITE_BYTES = 1 << 24
 GROWTH = 8  # room of a column in memory, times what is in it: what moves when it grows is an eighth of it at most
@@ -65,6 +68,10 @@ class MemoryColumns:
     def read(self, column: str, at: int, size: int) -> np.ndarray:
         """What append() put there, where it is: good until that column's next append()."""
         return self._room[column][at : at + size]
+
+    def view(self) -> dict[str, np.ndarray]:
+        """All columns as they are now: each good until its next append()."""
+        return {name: self._room[name][:size] for name, size in self._sizes.items()}
 
     def finish(self) -> dict[str, np.ndarray]:
         """The columns, read-only; the room that was left is given back."""
@@ -149,6 +156,20 @@ class DirectoryColumns:
             return np.fromfile(self._temp / f"{column}.npy", dtype, size, offset=HEADER_BYTES + at * dtype.itemsize)
         except OSError as e:
             raise self._failed(e) from e
+
+    def view(self) -> dict[str, np.ndarray]:
+        """All columns as they are now, mapped from the disk."""
+        views = {}
+        try:
+            for name, dtype in COLUMNS.items():
+                self._files[name].flush()
+                size = self._sizes[name]
+                file = self._temp / f"{name}.npy"
+                mapped = np.memmap(file, dtype, "r", HEADER_BYTES, (size,)) if size else np.empty(0, dtype)
+                views[name] = np.asarray(mapped).view(np.ndarray)
+        except OSError as e:
+            raise self._failed(e) from e
+        return views
 
     def commit(self, manifest: dict) -> None:
         """Finish the arrays, write the manifest, and move the directory into place."""

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from charstat.errors import FormatError
 from charstat.mixers.evidence import initial_logits, initial_match_logits
 from charstat.ngram.match import LENGTH_BUCKETS
 from charstat.tree import CLASSES, SYMBOLS
@@ -91,6 +92,21 @@ def new_mixer(families: int, orders: int, experts: int, rates: MixerRates) -> Mi
     weights[:SYMBOLS, 2 * families : 2 * families + 3] = rates.initial_chain
     weights[:SYMBOLS, inputs - experts : inputs] = rates.initial_expert
     return Mixer(weights, initial_logits(2 * families), initial_match_logits(LENGTH_BUCKETS))
+
+
+def pack(mixer: Mixer) -> np.ndarray:
+    """All that a mixer has learned, field by field: float32 [n]."""
+    return np.concatenate([part.ravel() for part in mixer])
+
+
+def unpack(values: np.ndarray, mixer: Mixer) -> None:
+    """Write what pack() took from a mixer of the same shape into this one. FormatError if it was another shape."""
+    if values.size != sum(part.size for part in mixer):
+        raise FormatError("the model's start does not fit this version's mixer: build the model again")
+    at = 0
+    for part in mixer:
+        part[...] = values[at : at + part.size].reshape(part.shape)
+        at += part.size
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -14,7 +14,7 @@ import numpy as np
 from charstat.errors import ContextError
 from charstat.mixers.evidence import count_states, overlay_states, ratio_bins
 from charstat.mixers.kernels import path_probability, step, step_text, take_advice, walk, walk_text
-from charstat.mixers.logistic import Mixer, MixerRates, new_mixer, selector_rows
+from charstat.mixers.logistic import Mixer, MixerRates, new_mixer, selector_rows, unpack
 from charstat.mixers.sources import enter_text
 from charstat.mixers.state import CLOCK, FAMILY_COLUMNS, NO_MATCH, PREPARED, TREE_READY, Fixed, Stream, Tables, new_stream
 from charstat.ngram.contexts import Context
@@ -35,7 +35,8 @@ NO_GUESSES, NO_PROBABILITIES = np.empty(0, np.uint8), np.empty(0)
 class Mixture(SymbolModel):
     """A stream on a model.
 
-    overlay_limit: contexts that each family's overlay holds before it forgets the older half. contexts: names of those that are
+    start: begin with what the model's start taught the mixer, where it has one and it fits (all contexts, no experts); start_chars says
+    from how many characters. overlay_limit: contexts that each family's overlay holds before it forgets the older half. contexts: names of those that are
     mixed; all of the model's by default, but order 0, which the bias at every node stands for. match: whether the match model is mixed. experts: how many further models
     give advice: their probabilities are inputs like the others, each with a learned weight (a neural net's, PPM's, any).
     """
@@ -48,6 +49,7 @@ class Mixture(SymbolModel):
         contexts: Sequence[str] | None = None,
         match: bool = True,
         experts: int = 0,
+        start: bool = True,
     ):
         super().__init__(model)
         self._match = match
@@ -59,6 +61,8 @@ class Mixture(SymbolModel):
         self._orders = sum(c.kind == CHARS for c in self.contexts)
         self._fixed = self._fixed_arrays()
         self._stream = None
+        fits = start and model.start.size and match and not experts and self.contexts == self._choose(None)
+        self.start_chars = model.start_chars if fits else 0
 
     def _choose(self, names: Sequence[str] | None) -> tuple[Context, ...]:
         known = {c.name: c for c in self.model.contexts}
@@ -92,9 +96,16 @@ class Mixture(SymbolModel):
             count_states(), overlay_states(), ratio_bins(), np.array(rows[:6], np.int64), np.array([self._orders, words, words + nested], np.int64), rates,
         )  # fmt: skip
 
+    @property
+    def mixer(self) -> Mixer:
+        """What is learned: weights and evidence, as they are now."""
+        return self._stream.mixer
+
     def _restart(self) -> None:
         mixer = new_mixer(self._families, self._orders, self.experts, self._rates)
-        self._enter(new_overlay(self._families), new_match(), mixer, 0)
+        if self.start_chars:
+            unpack(self.model.start, mixer)
+        self._enter(new_overlay(self._families), new_match(), mixer, self.start_chars)
 
     def _forget_context(self) -> None:
         old = self._stream

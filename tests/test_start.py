@@ -1,0 +1,145 @@
+"""mixers/start.py and `charstat build --held-out`: a mixture that begins with what was learned from text held out of the counting."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from charstat import FormatError, Model, UserError
+from charstat.cli import cli
+from charstat.comparison import ablate
+from charstat.counting import build_model, hold_out
+from charstat.mixers.logistic import pack
+
+HELD_OUT = 12_000
+OPTIONS = {"order": 5, "contexts": "o0,o1,o2,o3,o5,p,p.w1", "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def text(train_text):
+    return train_text[:80_000]
+
+
+@pytest.fixture(scope="module")
+def model(text):
+    return build_model(text, held_out_chars=HELD_OUT, **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def directory(text, tmp_path_factory):
+    path = tmp_path_factory.mktemp("start") / "m"
+    return build_model(text, held_out_chars=HELD_OUT, out=path, **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def another(english):
+    return english[200_000:203_000]
+
+
+def started(model, **options):
+    stream = model.stream(**options)
+    stream.reset()
+    return stream
+
+
+def test_what_is_held_out_is_not_counted(model, text):
+    counted = build_model(text[:-HELD_OUT], **OPTIONS)
+    assert all(np.array_equal(model.columns[name], counted.columns[name]) for name in counted.columns)
+    assert model.manifest["text"] == counted.manifest["text"] and model.manifest["text"]["chars"] == len(text) - HELD_OUT
+    assert (model.start_chars, counted.start_chars, counted.start.size) == (HELD_OUT, 0, 0)
+    assert model.manifest["start"]["text"]["chars"] == HELD_OUT
+    assert "learn" in [phase["name"] for phase in model.manifest["build"]["phases"]]
+
+
+def test_the_start_is_what_a_stream_learns_from_it(model, text):
+    cold = started(model, start=False)
+    cold.score(text[-HELD_OUT:])
+    assert np.array_equal(pack(cold.mixer), model.start)
+    for ours, theirs in zip(started(model).mixer, cold.mixer, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_it_pays_from_the_first_characters_on(model, another):
+    warm, cold = started(model), started(model, start=False)
+    assert (warm.start_chars, cold.start_chars) == (HELD_OUT, 0)
+    assert warm.score(another).mean() < cold.score(another).mean() - 0.02
+
+
+def test_reset_goes_back_to_the_start(model, another):
+    stream = started(model)
+    first = stream.guess_and_score(another)
+    stream.reset()
+    again = stream.guess_and_score(another[:1000])
+    assert again[0] == first[0][:1000] and np.array_equal(again[1], first[1][:1000])
+    assert np.array_equal(pack(started(model).mixer), model.start)  # the model's own is never written to
+
+
+def test_in_memory_on_disk_and_saved_again(model, directory, another, tmp_path):
+    bits = started(model).score(another)
+    for other in (directory, Model.load(directory.path), model.save(tmp_path / "a"), directory.save(tmp_path / "b")):
+        assert other.start_chars == HELD_OUT and np.array_equal(other.start, model.start)
+        assert np.array_equal(started(other).score(another), bits)
+
+
+def test_another_mixture_begins_cold(model, another):
+    names = [c.name for c in model.contexts]
+    assert started(model, contexts=[n for n in names if n != "o0"]).start_chars == HELD_OUT  # o0 is not mixed by default
+    for options in ({"contexts": names}, {"contexts": ["o3"]}, {"match": False}, {"experts": 1}):
+        assert started(model, **options).start_chars == 0
+    rows = list(ablate(model, another[:300]))
+    cold = started(model, start=False).score(another[:300])
+    assert rows[0]["bits_per_char"] == pytest.approx(cold.mean())
+
+
+def test_merging_drops_it(model, text):
+    other = build_model(text[:20_000], alphabet=model.alphabet, **OPTIONS)
+    merged = Model.merge(model, other)
+    assert merged.start_chars == 0 and "start" not in merged.manifest
+
+
+@pytest.mark.parametrize("chars", [-1, 10, 11])
+def test_nothing_left_to_count(chars):
+    with pytest.raises(UserError, match="nothing would be left"):
+        hold_out("0123456789", chars)
+    with pytest.raises(UserError, match="nothing would be left"):
+        build_model("0123456789", held_out_chars=chars)
+
+
+def test_holding_out():
+    assert hold_out("abc", 0) == ("abc", "") and hold_out("abc", 1) == ("ab", "c") and hold_out("abc", 2) == ("a", "bc")
+
+
+@pytest.mark.parametrize("chars", [0, -3, "many", None, True])
+def test_a_manifest_that_does_not_fit(directory, tmp_path, chars):
+    copy = directory.save(tmp_path / "m")
+    manifest = tmp_path / "m" / "manifest.json"
+    about = json.loads(manifest.read_text())
+    about["start"]["chars"] = chars
+    manifest.write_text(json.dumps(about))
+    with pytest.raises(FormatError, match="start"):
+        Model.load(copy.path)
+
+
+def test_a_start_of_another_mixer(model):
+    columns = {**model.columns, "betas": model.betas, "start": model.start[:-1]}
+    with pytest.raises(FormatError, match="build the model again"):
+        started(Model(model.manifest, columns))
+
+
+def test_on_the_command_line(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.txt").write_text(text[:30_000], encoding="utf-8")
+
+    def run(*args, code=0):
+        result = CliRunner().invoke(cli, [str(a) for a in args])
+        assert result.exit_code == code, result.output
+        return result
+
+    result = json.loads(run("build", "--data", "t.txt", "--order", 3, "--held-out", 5000, "--json").stdout)
+    counted = result["chars"]
+    assert result["start_chars"] == 5000 and result["out"] == "models/t-o3-held-out-5000"
+    assert "5,000 held-out characters" in " ".join(run("inspect").stdout.split())
+    plain = json.loads(run("build", "--data", "t.txt", "--order", 3, "--json").stdout)
+    assert plain["chars"] == counted + 5000 and plain["start_chars"] == 0
+    assert "nothing would be left" in run("build", "--data", "t.txt", "--held-out", 30_000, code=2).stderr
