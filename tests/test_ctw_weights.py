@@ -284,7 +284,7 @@ def test_command_line(workplace):
     shown = run("eval", "--chars", 300, "--gate", 0).stdout
     assert "Predicted by" in shown and "ctw: context-tree weighting" in shown
     looked = run("inspect").stdout
-    assert "ctw, ppm" in looked and "o0 to o8, adaptive estimator, alpha 0.2" in looked
+    assert "ctw, ppm" in looked and "o0 to o8, adaptive estimator, alpha 0.3" in looked
     assert json.loads(run("inspect", "--json").stdout)["weights"]["estimator"] == "adaptive"
     both = json.loads(run("eval", "--chars", 300, "--gate", 0, "--models", "ctw,mix", "--json").stdout)
     assert [row["model"] for row in both["models"]] == ["ctw", "mix"] and both["char_model"] is None

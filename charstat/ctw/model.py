@@ -51,7 +51,7 @@ CHUNK_SYMBOLS = 256
 FIRST_CAPACITY = 1 << 16
 DEFAULT_LIMIT = 1 << 22  # online records
 DETERMINISTIC_TABLE = 1 << 12
-TUNED = {"estimator": "adaptive", "alpha": 0.2, "online_weight": 64.0, "decay": 0.9, "static_cap": 255.0, "beta_limit": 1e3}
+TUNED = {"estimator": "adaptive", "alpha": 0.3, "online_weight": 64.0, "decay": 0.9, "static_cap": 255.0, "beta_limit": 1e3}
 
 
 @dataclass(frozen=True)
