@@ -150,7 +150,8 @@ def build(
         from charstat.storage import DirectoryColumns
 
     wanted = parse_models(models)
-    chosen = select_contexts(contexts := contexts or needed_contexts(wanted), order)
+    contexts = needed_contexts(wanted) if contexts is None else contexts
+    chosen = select_contexts(contexts, order)
     check_models(wanted, chosen)
     engine, _ = choose_backend(backend, threads, memory)
 

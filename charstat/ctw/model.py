@@ -2,9 +2,10 @@
 
 Willems, Shtarkov and Tjalkens 1995, of depth D = the highest order, over contexts of whole symbols; the next symbol is decomposed
 into the decisions of the model's tree (tree.py), each with a context tree of its own (Volf 2002). Weights of everything
-that the training text showed are computed from the tables when the model is opened (weights.py); counts and weights go on
-changing while text is observed (kernels.py). Orders that the tables skip make longer steps: a context's children are those
-of the next order present.
+that the training text showed (weights.py) come with a model that was built for CTW, for all its orders; on another model, with
+other options or fewer orders, they are computed from the tables when CTW is opened, as far as orders are exact. Counts and weights
+go on changing while text is observed (kernels.py). Orders that the tables skip make longer steps: a context's children are
+those of the next order present.
 
     estimator="kt"                Krichevsky and Trofimov 1981: (n1 + 1/2) / (n + 1)
     estimator="zero-redundancy"   1/2 KT + 1/4 [only zeros] + 1/4 [only ones]: a deterministic node costs at most 2 bits in all
@@ -15,11 +16,13 @@ of the next order present.
     A node that a longer context never saw predicts 1/2, as published. (Letting it predict as the shorter context does costs 0.024
     bits/char with KT at order 8 and 3 M characters: the 1/2 is what tells beta that the longer context is new.)
 
-Measured (featured, 135.4 M characters, one core): orders 0..6 have 27.5 M betas, 110 MB, computed from the tables of orders 0..8 in 18
-seconds (beside two levels of log P_w sums while it runs, 190 MB); online records take 24 bytes of capacity each, 50 to 100 MB after 60,000
-characters. val 120,000 to 180,000, accuracy and bits/char: order 8 as published (KT) 0.6692, 1.608 (PPM-C: 0.6698, 1.653); with TUNED
-0.6879, 1.540; order 11 TUNED 0.6985, 1.507 (PPM-C at its best, 0.6921, 1.581). Estimators, order 11, 40,000 characters, one set of
-other options: KT 1.4941 bits/char, zero-redundancy 1.4962, adaptive with alpha 0.2 1.4919.
+Measured (featured, 135.4 M characters, order 14; 2 cores that others worked on, too): the weights of all orders, 146 M betas in 585 MB,
+take 37 seconds of the build on 2 threads and 71 on one, where the counting took 29 and 27; the build's peak is 3.5 GB, 0.3 above the
+counting alone. Those of orders 0..6, 27.5 M betas, from the tables when CTW is opened: 5 seconds. Online records take 24 bytes
+of capacity each, 50 to 100 MB after 60,000 characters. val 120,000 to 180,000, accuracy and bits/char, TUNED: order 8 0.6887, 1.537
+(as published, KT: 0.6692, 1.608; PPM-C: 0.6698, 1.653), order 11 0.7010, 1.489, order 14 0.7049, 1.477; with weights of orders
+0..6 alone, order 11 0.6997, 1.506, order 14 0.7005, 1.511. Alpha at order 14, val 200,000 to 260,000: 0.1 1.4824, 0.2 1.4731,
+0.3 1.4692, 0.4 1.4692, 0.5 (KT) 1.4696 bits/char.
 
 Expert seam, for compiled code: distribution(ctw, out) fills out[:128] for the current history; path_probability(ctw, symbol) is one of
 them; observe(ctw, symbol) learns (kernels.py). ctw is ContextTreeWeighting.state after reset(); before every batch of steps the caller
