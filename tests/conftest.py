@@ -63,3 +63,11 @@ def wikitext_val() -> str:
         pytest.skip("../shared/data/wiki.valid.raw is not there")
     with open(path, encoding="utf-8", newline="") as f:
         return f.read(100_000)
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory):
+    """The CUDA kernels compiled for the host, for FakeCupy; None without g++."""
+    from fake_cupy import host_kernels
+
+    return host_kernels(tmp_path_factory.mktemp("kernels"))
