@@ -1,17 +1,20 @@
 """Counting on the CPU and on the GPU, side by side: seconds, joules, phases, and the floor by bytes moved.
 
     python bench/gpu_build.py --text featured.txt.xz --sizes 1M,20M,135M,540M --repeats 5 --json out.json --markdown bench/GPU.md
+    python bench/gpu_build.py --text wiki.train.raw --sizes 1M,5M,20M,135M,540M --repeats 5,5,5,3,1 --cpu-up-to 540M --memory 4G
 
 A run is one count() of a backend: symbols in host memory to tables in host memory. "train" is one build_model() from the text, in
 memory. Every run is timed alone; the joules are those of one block of runs that lasts ENERGY_S or more, divided by the runs, because
-NVML's counter steps every 100 ms. Texts that are too short are repeated, the copies with one in eight lower-case letters replaced by
+NVML's counter steps every 100 ms. The files are written after every size. Texts that are too short are repeated, the copies with one in eight lower-case letters replaced by
 another that depends on the position. Where there is no GPU, it says so and measures the CPU.
+
+Memory: the text (4 bytes a character if one of them is beyond U+FFFF), a byte a character for the symbols, in "train" all tables (some
+10 bytes a character at 540 M, order 8), and what --memory allows for counting, which is 60 % of what is free where it is not given.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import lzma
 import os
@@ -28,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from charstat.alphabet import Alphabet
+from charstat.corpus import text_fingerprint
 from charstat.counting import build_model, choose_backend
 from charstat.energy import EnergyMeter
 from charstat.errors import BackendUnavailable
@@ -39,12 +43,25 @@ from charstat.ngram.table import CountTable
 ENERGY_S = 2.0
 MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")
 SORT_BYTES = 8 * 16 + 8  # of a 64-bit key in a radix sort of 8-bit digits: 8 passes read and write it, the digit counts read it once
+CHUNK_CHARS = 1 << 24  # of a copy that are changed at a time
 KEY_BYTES = 8 + 8  # written by the key kernel, read by the reduction
 
 
 def parse_size(text: str) -> int:
-    scale = {"k": 10**3, "M": 10**6, "G": 10**9}.get(text[-1], 1)
-    return int(float(text.rstrip("kMG")) * scale)
+    """1M -> 1,000,000. ArgumentTypeError for what is no number from 1 up."""
+    scale = {"k": 10**3, "M": 10**6, "G": 10**9}.get(text[-1:], 1)
+    try:
+        size = int(float(text.rstrip("kMG")) * scale)
+    except (ValueError, OverflowError):
+        size = 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 5M")
+    return size
+
+
+def parse_sizes(text: str) -> list[int]:
+    """1M,20M -> [1,000,000, 20,000,000]. ArgumentTypeError as parse_size."""
+    return [parse_size(part) for part in text.split(",")]
 
 
 def read_text(path: str | None, limit: int) -> tuple[str, str]:
@@ -65,22 +82,25 @@ def extend(text: str, n: int) -> str:
     """n characters: the text, cut or repeated; see the header."""
     if len(text) >= n:
         return text[:n]
-    points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    letters = (points >= ord("a")) & (points <= ord("z"))
     pieces = [text]
-    for start in range(len(text), n, len(text)):
-        positions = np.arange(start, start + len(text), dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)
-        replaced = letters & (positions % np.uint64(8) == 0)
-        copy = np.where(replaced, ord("a") + (positions >> np.uint64(3)) % np.uint64(26), points).astype("<u4")
-        pieces.append(copy[: n - start].tobytes().decode("utf-32-le"))
+    for copy in range(len(text), n, len(text)):
+        for first in range(0, min(len(text), n - copy), CHUNK_CHARS):
+            points = np.frombuffer(text[first : min(first + CHUNK_CHARS, n - copy)].encode("utf-32-le"), np.uint32)
+            letters = (points >= ord("a")) & (points <= ord("z"))
+            positions = np.arange(copy + first, copy + first + points.size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(
+                32
+            )
+            replaced = letters & (positions % np.uint64(8) == 0)
+            changed = np.where(replaced, ord("a") + (positions >> np.uint64(3)) % np.uint64(26), points).astype("<u4")
+            pieces.append(changed.tobytes().decode("utf-32-le"))
     return "".join(pieces)
 
 
 class Machine:
     """What the numbers were measured on."""
 
-    def __init__(self, threads: int, limit_bytes: int | None):
-        self.cpu, _ = choose_backend("cpu", threads)
+    def __init__(self, threads: int, memory_bytes: int | None, limit_bytes: int | None):
+        self.cpu, _ = choose_backend("cpu", threads, memory_bytes)
         self.about = {"python": platform.python_version(), "numpy": np.__version__, "threads": threads, "cpu": cpu_name()}
         self.gpu, self.why_not = None, None
         started = time.perf_counter()
@@ -179,16 +199,16 @@ def run(backend, symbols: np.ndarray, contexts, info, phase) -> dict:
     return found
 
 
-def measure(machine: Machine, name: str, text: str, args: argparse.Namespace) -> dict:
+def measure(machine: Machine, name: str, text: str, repeats: int, args: argparse.Namespace) -> dict:
     """The numbers of one backend and one size."""
     backend, contexts = machine.backend(name), select_contexts(args.contexts, args.order)
     started = time.perf_counter()
-    alphabet = Alphabet.from_text(text)
-    symbols = alphabet.encode(text)
+    alphabet = Alphabet.from_text(text, args.threads)
+    symbols = alphabet.encode(text, args.threads)
     encode_s = time.perf_counter() - started
     info = model_symbol_info(alphabet)
     seconds = []
-    for _ in range(args.repeats):
+    for _ in range(repeats):
         started = time.perf_counter()
         found = run(backend, symbols, contexts, info, lambda _: nullcontext())
         seconds.append(time.perf_counter() - started)
@@ -197,8 +217,10 @@ def measure(machine: Machine, name: str, text: str, args: argparse.Namespace) ->
         for _ in range(runs):
             run(backend, symbols, contexts, info, meter.phase)
     energy = meter.report().to_dict()
+    del symbols  # build_model has its own
+    memory = args.memory if name == "cpu" else args.device_memory
     started = time.perf_counter()
-    build_model(text, order=args.order, contexts=args.contexts, backend=name, threads=args.threads)
+    build_model(text, order=args.order, contexts=args.contexts, backend=name, threads=args.threads, memory_bytes=memory)
     train_s = time.perf_counter() - started
     joules = {
         k: None if energy[k] is None else energy[k] / runs for k in ("gpu_gross_j", "gpu_net_j", "cpu_j", "contest_main_j", "contest_dev_j")
@@ -235,7 +257,7 @@ def report(machine: Machine, results: list[dict], text: str, args: argparse.Name
     """Everything as Markdown that reads well as text."""
     about = machine.about
     lines = [f"Command: `{args.command}`", ""]
-    lines += [f"- text: {text}; contexts {args.contexts}, order {args.order}; {args.repeats} repeats, min / median / max"]
+    lines += [f"- text: {text}; contexts {args.contexts}, order {args.order}; count: n runs, min / median / max; encode and train: one"]
     lines += [f"- host: {about['cpu']}, {about['threads']} threads; Python {about['python']}, NumPy {about['numpy']}"]
     if machine.gpu is None:
         lines += [f"- **no device was found: nothing here ran on a GPU.** {machine.why_not}"]
@@ -254,15 +276,15 @@ def report(machine: Machine, results: list[dict], text: str, args: argparse.Name
         lines += [f"- measured rates: {rates[0]:,.0f} GB/s on the device (read + written), {rates[1]:,.1f} GB/s to pinned host memory"]
     lines += [
         "",
-        "| chars | backend | count s | encode s | train s | GPU J gross | net | contest main | contest dev | rows | MB of tables |",
+        "| chars | backend | n | count s | encode s | train s | GPU J gross | net | contest main | contest dev | rows | MB of tables |",
     ]
-    lines += ["|---|---|---|---|---|---|---|---|---|---|---|"]
+    lines += ["|---|---|---|---|---|---|---|---|---|---|---|---|"]
     for r in results:
         s, j, t = r["seconds"], r["joules"], r["tables"]
         joules = " | ".join(number(j[k], 1) for k in ("gpu_gross_j", "gpu_net_j", "contest_main_j", "contest_dev_j"))
         seconds = f"{s['min']:.3f} / {s['median']:.3f} / {s['max']:.3f}"
         lines += [
-            f"| {r['chars']:,} | {r['backend']} | {seconds} | {r['encode_s']:.2f} | {r['train_s']:.2f} | {joules} | {t['rows']:,} | {t['bytes'] / 1e6:,.0f} |"
+            f"| {r['chars']:,} | {r['backend']} | {s['n']} | {seconds} | {r['encode_s']:.2f} | {r['train_s']:.2f} | {joules} | {t['rows']:,} | {t['bytes'] / 1e6:,.0f} |"
         ]
     names = list(dict.fromkeys(name for r in results for name in r["phases"]))
     lines += ["", f"Seconds by phase (of the metered runs){'' if machine.gpu is None else ', and GPU joules gross'}:", ""]
@@ -292,37 +314,46 @@ def report(machine: Machine, results: list[dict], text: str, args: argparse.Name
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--text", help="UTF-8 text, or .xz of one; default: ../shared/data/featured.txt.xz, else the embedded sample")
-    parser.add_argument("--sizes", default="1M,5M,20M,135M,540M", help="characters, such as 1M,20M (default %(default)s)")
-    parser.add_argument("--cpu-up-to", default="20M", help="larger sizes on the GPU only (default %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--sizes", type=parse_sizes, default="1M,5M,20M,135M,540M", help="characters, such as 1M,20M (default %(default)s)")
+    parser.add_argument("--cpu-up-to", type=parse_size, default="20M", help="larger sizes on the GPU only (default %(default)s)")
+    parser.add_argument(
+        "--repeats", type=parse_sizes, default="5", help="runs, one number for all sizes or one for each (default %(default)s)"
+    )
     parser.add_argument("--contexts", default="default")
     parser.add_argument("--order", type=int, default=8)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--memory", type=parse_size, help="budget of the CPU backend's buffers in bytes, such as 4G (default: 60 %% of what is free)"
+    )
     parser.add_argument("--device-memory", type=parse_size, help="use no more device memory than this many bytes")
     parser.add_argument("--json", help="write everything there")
     parser.add_argument("--markdown", help="put the report between the marks of this file")
     parser.add_argument("--tests", help="a line on the equality tests for the report")
     args = parser.parse_args()
     args.command = " ".join(["python", *sys.argv])
-    sizes = [parse_size(s) for s in args.sizes.split(",")]
-    machine = Machine(args.threads, args.device_memory)
+    if len(args.repeats) not in (1, len(args.sizes)):
+        parser.error(f"--repeats has {len(args.repeats)} numbers for {len(args.sizes)} sizes")
+    plan = list(zip(args.sizes, args.repeats if len(args.repeats) > 1 else args.repeats * len(args.sizes), strict=True))
+    machine = Machine(args.threads, args.memory, args.device_memory)
     if machine.gpu is None:
         print(f"no device was found: {machine.why_not}\nmeasuring the CPU only", flush=True)
-        sizes = [s for s in sizes if s <= parse_size(args.cpu_up_to)]
-    else:
+        plan = [(size, n) for size, n in plan if size <= args.cpu_up_to]
+        if not plan:
+            parser.error("there is nothing to measure: no size is within --cpu-up-to")
+    largest = max(size for size, _ in plan)
+    if machine.gpu is not None:
         machine.sample_idle()
         machine.measure_bandwidth()
-        machine.warm_up(max(sizes))
-    source, what = read_text(args.text, max(sizes))
-    digest = hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    text = f"{what}, {len(source):,} characters, SHA-256 {digest}"
-    if max(sizes) > len(source):
+        machine.warm_up(largest)
+    source, what = read_text(args.text, largest)
+    text = f"{what}, {len(source):,} characters, SHA-256 {text_fingerprint(source)['sha256'][:16]}"
+    if largest > len(source):
         text += "; beyond them, copies with 1 in 8 lower-case letters replaced by position"
     results = []
-    for size in sizes:
+    for size, repeats in plan:
         piece = extend(source, size)
         for name in ("cpu", "gpu"):
-            if (name == "gpu" and machine.gpu) or (name == "cpu" and size <= parse_size(args.cpu_up_to)):
+            if (name == "gpu" and machine.gpu) or (name == "cpu" and size <= args.cpu_up_to):
                 run(
                     machine.backend(name),
                     np.zeros(64, np.uint8),
@@ -330,14 +361,19 @@ def main() -> None:
                     NO_INFO,
                     lambda _: nullcontext(),
                 )
-                results.append(measure(machine, name, piece, args))
+                results.append(measure(machine, name, piece, repeats, args))
                 s = results[-1]["seconds"]
                 print(f"{size:,} {name}: {s['min']:.3f} / {s['median']:.3f} / {s['max']:.3f} s", flush=True)
         if machine.gpu:
             reader = machine.gpu.energy_reader()
             machine.about["sm_mhz_after"] = reader.sm_clock_mhz() if reader.open() else None
-    body = (f"Equality tests: {args.tests}\n\n" if args.tests else "") + report(machine, results, text, args)
+        body = write(machine, results, text, args)
     print("\n" + body)
+
+
+def write(machine: Machine, results: list[dict], text: str, args: argparse.Namespace) -> str:
+    """Write the files that were asked for; returns the report."""
+    body = (f"Equality tests: {args.tests}\n\n" if args.tests else "") + report(machine, results, text, args)
     if args.json:
         Path(args.json).parent.mkdir(parents=True, exist_ok=True)
         Path(args.json).write_text(
@@ -348,6 +384,7 @@ def main() -> None:
         before, rest = file.read_text(encoding="utf-8").split(MARKS[0])
         after = rest.split(MARKS[1])[1]
         file.write_text(f"{before}{MARKS[0]}\n{body}{MARKS[1]}{after}", encoding="utf-8")
+    return body
 
 
 NO_INFO = model_symbol_info(Alphabet.from_text("a b"))  # for a first call that loads the compiled kernels of the CPU backend

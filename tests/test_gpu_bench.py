@@ -47,8 +47,60 @@ def test_the_benchmark_runs(bench, monkeypatch, library, tmp_path, capsys, with_
     assert "no device was found" in capsys.readouterr().out or with_device
 
 
-def test_extended_text_is_the_text_and_then_changes(bench):
+def without_device(bench, monkeypatch, tmp_path, options):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    source, out = tmp_path / "text", tmp_path / "out.json"
+    source.write_text("The quick brown fox\njumps over 13 lazy dogs. " * 60, encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["bench/gpu_build.py", *f"--text {source} --threads 1 --json {out} {options}".split()])
+    bench.main()
+    return json.loads(out.read_text())["results"]
+
+
+def test_repeats_for_each_size(bench, monkeypatch, tmp_path, capsys):
+    results = without_device(bench, monkeypatch, tmp_path, "--sizes 1k,2k,9k --repeats 3,1,2 --cpu-up-to 2k --memory 1G")
+    assert [(r["chars"], r["seconds"]["n"]) for r in results] == [(1000, 3), (2000, 1)]
+    shown = capsys.readouterr().out
+    assert "| 1,000 | cpu | 3 | " in shown and "| 2,000 | cpu | 1 | " in shown and "9,000" not in shown
+
+
+def test_what_was_measured_is_kept(bench, monkeypatch, tmp_path):
+    """The files are written after every size: when a later one fails, the earlier ones are there."""
+    measure = bench.measure
+
+    def fail(machine, name, text, repeats, args):
+        if len(text) > 1000:
+            raise MemoryError
+        return measure(machine, name, text, repeats, args)
+
+    monkeypatch.setattr(bench, "measure", fail)
+    with pytest.raises(MemoryError):
+        without_device(bench, monkeypatch, tmp_path, "--sizes 1k,2k --repeats 1")
+    assert [r["chars"] for r in json.loads((tmp_path / "out.json").read_text())["results"]] == [1000]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--sizes 1k,2k --repeats 1,2,3", "--repeats has 3 numbers for 2 sizes"),
+        ("--sizes 1k --repeats 0", "'0' is not a number such as 5M"),
+        ("--sizes 1k,", "'' is not a number such as 5M"),
+        ("--sizes big", "'big' is not a number such as 5M"),
+        ("--memory infG", "'infG' is not a number such as 5M"),
+        ("--sizes 2k --cpu-up-to 1k", "no size is within --cpu-up-to"),
+    ],
+)
+def test_mistakes(bench, monkeypatch, tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit) as stop:
+        without_device(bench, monkeypatch, tmp_path, options)
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("chunk", [7, 160, 1 << 24])
+def test_extended_text_is_the_text_and_then_changes(bench, monkeypatch, chunk):
+    whole = bench.extend("abcdefgh 123 ß–\n" * 10, 1000)
+    monkeypatch.setattr(bench, "CHUNK_CHARS", chunk)
     text = bench.extend("abcdefgh 123 ß–\n" * 10, 1000)
+    assert text == whole
     assert len(text) == 1000 and text[:160] == "abcdefgh 123 ß–\n" * 10
     copies = [text[i : i + 160] for i in range(160, 960, 160)]
     assert len(set(copies)) == len(copies)
