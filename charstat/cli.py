@@ -258,15 +258,12 @@ def _compare(model: Model, chosen: list[str], text: str, facts: dict, with_ablat
     from charstat.report import show_comparison
 
     rows, sources = [], []
-    with steps("comparing models", total=len(chosen)) as done:
-        for row in compare(model, chosen, text, facts["gate"]):
-            rows.append(row)
-            done(len(rows))
+    for name in chosen:
+        with steps(f"predicting: {name}", total=len(text)) as progress:
+            rows += compare(model, [name], text, facts["gate"], progress)
     if with_ablation:
-        with steps("ablating the mixture", total=len(model.contexts) + 4) as done:
-            for row in ablate(model, text):
-                sources.append(row)
-                done(len(sources))
+        with steps.share("ablating the mixture") as progress:
+            sources += ablate(model, text, progress)
     passed = any(row["passed"] for row in rows)
     show_comparison({**facts, "models": rows, "passed": passed, **({"ablation": sources} if with_ablation else {})}, as_json)
     return passed

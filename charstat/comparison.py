@@ -103,38 +103,49 @@ def measure(stream: CharModel, text: str, progress: Callable[[int], None] | None
     return {"accuracy": r.accuracy, "bits_per_char": r.bits_per_char, "chars_per_s": r.chars_per_s, "bytes": n_bytes}
 
 
-def compare(model: Model, names: list[str], text: str, gate: float) -> Iterator[dict[str, Any]]:
-    """One row per model: {model, about, accuracy, bits_per_char, chars_per_s, bytes, opened_s, passed}."""
+def compare(
+    model: Model, names: list[str], text: str, gate: float, progress: Callable[[int], None] | None = None
+) -> Iterator[dict[str, Any]]:
+    """One row per model: {model, about, accuracy, bits_per_char, chars_per_s, bytes, opened_s, passed}.
+
+    progress: told how many characters the model whose turn it is has done.
+    """
     for name in names:
         about, make = MODELS[name]
         started = time.perf_counter()
         stream = make(model)
         opened = time.perf_counter() - started
-        row = measure(stream, text)
+        row = measure(stream, text, progress)
         yield {"model": name, "about": about, **row, "opened_s": opened, "passed": row["accuracy"] >= gate}
 
 
-def ablate(model: Model, text: str) -> Iterator[dict[str, Any]]:
+def ablate(model: Model, text: str, progress: Callable[[int, int], None] | None = None) -> Iterator[dict[str, Any]]:
     """The mixture without each of its sources, and with each expert.
 
     Rows are {source, accuracy, bits_per_char, us_per_char, worth_bits, worth_accuracy}.
 
-    Without the model's start, which is one of all contexts together. The first row is the mixture as it is; worth_bits and worth_accuracy of the others are what the source contributes: how much
-    worse the mixture is without it, or better with it. us_per_char is what the source takes: a difference of two single timings.
+    The first row is the mixture as it is, but without the model's start, which is one of all sources together; worth_bits and
+    worth_accuracy of the others are what the source contributes: how much worse the mixture is without it, or better with it.
+    us_per_char is what the source takes: a difference of two single timings.
+    progress: told how many characters of how many are done, over all rows and the warm-up.
     """
     from charstat.mixers.combine import AdvisedMixture
 
+    runs = 0
+
+    def run(stream: CharModel) -> dict[str, Any]:
+        nonlocal runs
+        before, runs = runs * len(text), runs + 1
+        return measure(stream, text, progress and (lambda done: progress(before + done, (len(variants) + 2) * len(text))))
+
     def row(source: str, stream: CharModel) -> dict[str, Any]:
-        r = measure(stream, text)
+        r = run(stream)
         return {"source": source, "accuracy": r["accuracy"], "bits_per_char": r["bits_per_char"], "us_per_char": 1e6 / r["chars_per_s"]}
 
     def advised(name: str) -> CharModel:
         return AdvisedMixture(model.stream(experts=1), [MODELS[name][1](model)])
 
     stream = partial(model.stream, start=False)
-    measure(stream(), text)  # brings the tables into memory, so that the first row is not charged for it
-    base = row("mixture", stream())
-    yield {**base, "worth_bits": None, "worth_accuracy": None}
     mixed = [c.name for c in stream().contexts]
     # Each is made when its row is due, so that only one is held at a time.
     variants: list[tuple[str, int, Callable[[], CharModel]]] = [
@@ -142,6 +153,9 @@ def ablate(model: Model, text: str) -> Iterator[dict[str, Any]]:
     ]
     variants.append(("- match", 1, partial(stream, match=False)))
     variants += [(f"+ {name}", -1, partial(advised, name)) for name in ("ppmd", "ctw", "ngram")]
+    run(stream())  # brings the tables into memory, so that the first row is not charged for it
+    base = row("mixture", stream())
+    yield {**base, "worth_bits": None, "worth_accuracy": None}
     for source, sign, make in variants:
         r = row(source, make())
         yield {

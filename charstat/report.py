@@ -11,7 +11,7 @@ import math
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,11 +71,14 @@ class Steps:
             yield lambda done: update(label, done)
 
     @contextmanager
-    def reading(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """A bar for the progress callback of Corpus.text; name: the corpus's."""
-        label = f"reading {Path(name).name[-40:]}"
+    def share(self, label: str) -> Iterator[Callable[[int, int], None]]:
+        """A bar for a callback that is told (done, total)."""
         with self._line(label, 1.0) as update:
             yield lambda done, total: update(label, done / total)
+
+    def reading(self, name: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        """A bar for the progress callback of Corpus.text; name: the corpus's."""
+        return self.share(f"reading {Path(name).name[-40:]}")
 
     @contextmanager
     def build(

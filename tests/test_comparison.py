@@ -126,6 +126,19 @@ def test_ablation_drops_every_source(model, text):
     assert without_words["bits_per_char"] == evaluate(model.stream(contexts=[n for n in mixed if n != "p.w1"]), text).bits_per_char
 
 
+def test_progress_goes_by_characters(model, text):
+    text = text * 3  # more than one block
+    told = []
+    list(compare(model, ["ngram", "match"], text, 0.5, told.append))
+    half = len(told) // 2
+    assert half > 1 and told[:half] == told[half:] == sorted(set(told)) and told[-1] == len(text)
+    told = []
+    rows = list(ablate(model, text, lambda done, total: told.append((done, total))))
+    done = [d for d, _ in told]
+    assert done == sorted(done) and len(set(done)) > len(rows) + 1
+    assert {total for _, total in told} == {(len(rows) + 1) * len(text)} == {done[-1]}
+
+
 def test_unknown_model():
     with pytest.raises(ContextError, match="no model is named 'lstm'"):
         parse_models("ppm,lstm")
