@@ -206,6 +206,15 @@ class TestEntry:
         assert list(ours.tables) == list(theirs.tables) and ours.alphabet == theirs.alphabet
         assert all((ours.columns[name] == theirs.columns[name]).all() for name in theirs.columns)
 
+    def test_a_start_is_that_of_build_model(self, train_text):
+        engine, _ = choose_backend("cpu", 2)
+        preset = replace(PRESET, held_out_chars=6000)
+        ours = entry.count(train_text, preset, engine)
+        theirs = build_model(train_text, order=PRESET.order, contexts=PRESET.contexts, held_out_chars=6000, backend="cpu")
+        assert ours.start_chars == 6000 and (ours.start == theirs.start).all()
+        assert all((ours.columns[name] == theirs.columns[name]).all() for name in theirs.columns)
+        assert entry.count(train_text[: entry.HELD_OUT_FROM * 6000], preset, engine).start_chars == 0  # too short to spare any
+
     @pytest.mark.parametrize("contract", ["main", "dev"])
     def test_the_model(self, contract, train_text, held_out):
         base, said = contest_module(contract).CharModel, []

@@ -28,7 +28,8 @@ import numpy as np
 import charstat
 from charstat.alphabet import Alphabet
 from charstat.contest.presets import Preset, choose_text
-from charstat.counting import Backend, choose_backend, free_memory_bytes
+from charstat.counting import Backend, choose_backend, free_memory_bytes, hold_out
+from charstat.mixers.start import learn_start
 from charstat.model import Model, ModelWriter, model_symbol_info
 from charstat.ngram.contexts import select_contexts
 from charstat.storage import MemoryColumns
@@ -38,6 +39,7 @@ BYTES_PER_CHAR = 60  # of memory at the peak of a build in memory, default conte
 TIME_SHARE, MEMORY_SHARE = 0.7, 0.8  # what a preset without a limit of its own takes of what there is
 WARM_WORDS = 40_000  # distinct words: from 32,768 on, counting makes a larger table of them
 WARM_STEPS = 64
+HELD_OUT_FROM = 10  # a text is cut only if it is so many times what would be held out
 SHARES = ("observe", "predict", "count")  # of the compilation, each for a process of its own
 WORKER = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from charstat.contest.entry import warm_share; warm_share(*sys.argv[2:])"
 
@@ -78,7 +80,8 @@ def model_class(base: type) -> type:
 
 
 def count(text: str, preset: Preset, engine: Backend) -> Model:
-    """The model of a text: what build_model does, without its meter and its report."""
+    """The model of a text: what build_model does, without its meter and its report. A short text is counted as a whole."""
+    text, held_out = hold_out(text, preset.held_out_chars if len(text) > HELD_OUT_FROM * preset.held_out_chars else 0)
     contexts = select_contexts(preset.contexts, preset.order)
     alphabet = Alphabet.from_text(text, _threads())
     writer = ModelWriter(MemoryColumns())
@@ -86,6 +89,9 @@ def count(text: str, preset: Preset, engine: Backend) -> Model:
         writer.add(part)
     build = {"backend": engine.name, "device": engine.device}
     about = {"order": preset.order, "preset": preset.contexts, "text": {"chars": len(text)}, "build": build}
+    if held_out:
+        writer.add_start(learn_start(writer.preview(alphabet, contexts), held_out))
+        about["start"] = {"chars": len(held_out)}
     return writer.finish(alphabet, contexts, about)
 
 
@@ -125,7 +131,9 @@ class Entry:
 
     def _warm_up(self) -> None:
         """Run everything that will run, once, on a small text; a GPU that fails is left for the CPU here already."""
-        preset = Preset("warm", None, "first", self.preset.contexts, self.preset.order)
+        preset = Preset(
+            "warm", None, "first", self.preset.contexts, self.preset.order, held_out_chars=min(WARM_STEPS, self.preset.held_out_chars)
+        )
         if self._engine.name != "cpu":
             try:
                 self._engine.warm_up(self.preset.chars)

@@ -24,6 +24,7 @@ class Preset:
     """chars: how many characters are counted (None: all that the time and the memory allow); contexts, order: as for `charstat build`.
 
     count_s: the seconds that counting may take where chars is None; without a GPU, the text is cut to what can be counted in them.
+    held_out_chars: so many at the end of what is taken are not counted, but the mixture learns its start from them.
     """
 
     name: str
@@ -32,12 +33,15 @@ class Preset:
     contexts: str
     order: int
     count_s: float = 200.0
+    held_out_chars: int = 0
 
     def __post_init__(self) -> None:
         if self.sample not in SAMPLES:
             raise UserError(f"{self.sample!r} is no way to choose text: there are {', '.join(SAMPLES)}")
         if self.chars is not None and self.chars < 1:
             raise UserError(f"a preset counts at least one character, not {self.chars}")
+        if self.held_out_chars < 0:
+            raise UserError(f"{self.held_out_chars} characters cannot be held out")
         select_contexts(self.contexts, self.order)
 
     def to_dict(self) -> dict:
@@ -46,7 +50,7 @@ class Preset:
 
 PRESETS = {
     "gate": Preset("gate", chars=13_000_000, sample="first", contexts="words", order=8),
-    "full": Preset("full", chars=None, sample="first", contexts="default", order=14),
+    "full": Preset("full", chars=None, sample="first", contexts="default", order=14, held_out_chars=1_000_000),
 }
 
 
