@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_gpu import FakeArray, FakeCupy, FakeUfunc
+from test_gpu import FakeCupy, FakeUfunc
 
 from charstat.alphabet import Alphabet
 from charstat.counting import build_model
@@ -122,6 +122,23 @@ def test_parts_of_a_level(make, english, monkeypatch):
     check(make(), counted(english[:1_200], CHAINS[1]))
 
 
+def test_parents_that_lack_symbols(make, english, monkeypatch):
+    """What two contexts of one hash can do at worst: links to any context at all. No access out of range, and numbers in range."""
+    counts = counted(english[:3_000], CHAINS[2])
+    rng = np.random.default_rng(3)
+
+    def shuffled(longer, shorter, *_):
+        return rng.integers(0, shorter.n_contexts, longer.n_contexts).astype(np.uint32)
+
+    monkeypatch.setattr("charstat.ctw.weights.parent_links", shuffled)
+    backend = make()
+    monkeypatch.setattr("charstat.gpu.weights._links", lambda arrays, text, border, a, b, n: arrays.to_device(shuffled(a.table, b.table)))
+    for found in (CPUBackend(2).weigh(*counts, KT, 0.2, phase), backend.weigh(*counts, KT, 0.2, phase)):
+        for _, betas in found:
+            assert (betas > 0).all() and np.isfinite(betas).all()
+    assert backend.notes == []
+
+
 def test_links_equal_the_cpus(make, english):
     backend = make()
     copier = backend.arrays.copier()
@@ -169,12 +186,13 @@ def test_a_model_built_through_it(english, monkeypatch):
     assert "weights" in [part["name"] for part in model.manifest["build"]["phases"]]
 
 
-def test_identities_of_a_table():
-    tables, symbols, _, _ = counted("abracadabra" * 5, "o0,o5,o11")
-    level = Level(NumpyArrays(), tables[0], lambda host: host)
-    assert level.parts(1) is not None and list(level.parts(10**9)) == [(0, tables[0].n_rows)]
-    assert sum(hi - lo for lo, hi in level.parts(1)) == tables[0].n_rows
-    assert symbols.size == 55
+def test_parts_end_where_contexts_do(english):
+    table = counted(english[:3_000], "o0,o3")[0][0]
+    level = Level(NumpyArrays(), table, lambda host: host)
+    assert list(level.parts(10**9)) == [(0, table.n_rows)]
+    parts = list(level.parts(1))
+    assert len(parts) > 5 and all(0 < hi - lo <= 128 for lo, hi in parts)
+    assert [hi for _, hi in parts[:-1]] == [lo for lo, _ in parts[1:]] and {lo for lo, _ in parts} <= set(table.starts().tolist())
 
 
 def test_cupy_has_what_is_used():
@@ -185,4 +203,3 @@ def test_cupy_has_what_is_used():
         cupy = importlib.import_module("cupy")
     assert [name for name in (*UNARY, *BINARY, "minimum", "where", "full", "concatenate") if not hasattr(cupy, name)] == []
     assert callable(cupy.add.at) and callable(cupy.minimum.at) and hasattr(cupy.ndarray, "view")
-    assert FakeArray.view

@@ -217,7 +217,7 @@ def _level_weights(
                 continue
             n_parent = p_end[j] - p_start[j]
             p_base = 3 * p_start[j] - 2 * np.int64(parents[i])
-            if n_parent == 1:  # then so is d
+            if n_parent == 1:  # then so is d, but where two contexts have one hash
                 into[p_base] += log_w[0]
                 continue
             for r in range(n_parent):

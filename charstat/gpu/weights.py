@@ -12,6 +12,8 @@ A context's log P_w goes to its parent by walks: from the parent's chain above t
 split to split, as long as they lie below the split that encloses it in the context itself. All leaves and splits walk at once,
 those that have arrived drop out, and a walk is no longer than the decision tree is deep.
 
+Held on the device: 21 bytes a row and 16 a context of two orders at a time, 12 a slot of the shorter one.
+
 Sums are added with atomics, which are for unsigned integers: two's complement. Slots of chains that do not exist may collect sums;
 nobody reads them. CuPy's scattering counts elements in 32 bits: at most 2**31 slots a level, else MemoryError, and the CPU does it.
 """
