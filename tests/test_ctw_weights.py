@@ -144,7 +144,7 @@ def test_stored_ones_are_used_where_they_fit(model):
     assert isinstance(stream, ContextTreeWeighting) and stream.weights_from == "model"
     assert ContextTreeWeighting(model, **CTW_TUNED, max_order=20).weights_from == "model"
     assert ContextTreeWeighting(model, **CTW_TUNED, max_order=8).weights_from == "tables"
-    assert ContextTreeWeighting(model, **{**CTW_TUNED, "alpha": 0.3}).weights_from == "tables"
+    assert ContextTreeWeighting(model, **{**CTW_TUNED, "alpha": 0.15}).weights_from == "tables"
     assert ContextTreeWeighting(model).weights_from == "tables"
     for max_order in (8, 5):  # all levels of these are exact
         short = build_model(TRAINED, order=max_order, models=("ctw",), backend="cpu")
