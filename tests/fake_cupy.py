@@ -204,6 +204,8 @@ class FakeEvent:
 
 
 class FakeUfunc:
+    """A ufunc whose at() takes only what CuPy's scattering has atomics for (cupy/_core/_routines_indexing.pyx): no int64."""
+
     def __init__(self, ufunc):
         self.ufunc = ufunc
 
@@ -211,7 +213,8 @@ class FakeUfunc:
         return a._new(self.ufunc(a._a, a._operand(b)))
 
     def at(self, a, indices, b):
-        assert a.dtype == b.dtype and a.dtype.name in ("int32", "int64", "uint32", "uint64") and indices.shape == b.shape
+        assert a.dtype.name in ("int32", "float32", "float64", "uint32", "uint64"), f"{a.dtype} has no atomics in CuPy"
+        assert a.dtype == b.dtype and indices.shape == b.shape
         self.ufunc.at(a._a, a._key(indices), b._a)
 
 

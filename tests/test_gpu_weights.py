@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from fake_cupy import FakeCupy, FakeUfunc
 from hypothesis import given
 from hypothesis import strategies as st
-from test_gpu import FakeCupy, FakeUfunc
 
 from charstat.alphabet import Alphabet
 from charstat.counting import build_model
@@ -27,22 +27,13 @@ UNARY = ("log", "exp", "log1p", "rint", "absolute", "reciprocal")
 BINARY = ("add", "maximum")
 
 
-class FakeAtomics(FakeUfunc):
-    """A ufunc whose at() takes what CuPy's scattering has atomics for (cupy/_core/_routines_indexing.pyx)."""
-
-    def at(self, a, indices, b):
-        assert a.dtype.name in ("int32", "float32", "float64", "uint32", "uint64"), f"{a.dtype} has no atomics in CuPy"
-        super().at(a, indices, b)
-
-
 class FakeCupyMath(FakeCupy):
     """What the weights use beside what the counting does."""
 
     def __init__(self, limit=1 << 40):
         super().__init__(limit)
-        self.minimum = FakeAtomics(np.minimum)
         for name in BINARY:
-            setattr(self, name, FakeAtomics(getattr(np, name)))
+            setattr(self, name, FakeUfunc(getattr(np, name)))
         for name in UNARY:
             setattr(self, name, partial(self._unary, getattr(np, name)))
 

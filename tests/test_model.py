@@ -151,13 +151,13 @@ def test_save_and_load(tmp_path, model, held_out):
 def test_built_into_a_directory(tmp_path, train_text, held_out):
     text = train_text[:20_000]
     data = {"name": "topics", "split": "train"}
-    on_disk = build_model(text, order=6, threads=1, out=tmp_path / "deep" / "er", data=data)
-    in_memory = build_model(text, order=6, threads=1)
+    on_disk = build_model(text, order=6, threads=1, held_out_chars=500, out=tmp_path / "deep" / "er", data=data)
+    in_memory = build_model(text, order=6, threads=1, held_out_chars=500)
     assert_same_model(on_disk, in_memory)
     assert scores(on_disk, held_out[:200]) == scores(in_memory, held_out[:200])
     assert on_disk.manifest["data"] == data
     assert sorted(p.name for p in (tmp_path / "deep" / "er").iterdir()) == sorted(["manifest.json", *(f"{c}.npy" for c in COLUMNS)])
-    arrays = {**on_disk.columns, "betas": on_disk.betas}
+    arrays = {**on_disk.columns, "betas": on_disk.betas, "start": on_disk.start}
     for column, dtype in COLUMNS.items():
         array = np.load(tmp_path / "deep" / "er" / f"{column}.npy", allow_pickle=False)  # any NumPy program can read them
         assert array.dtype == dtype and np.array_equal(array, arrays[column])

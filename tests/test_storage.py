@@ -25,7 +25,7 @@ TEXT = "the cat sat on the mat, and the rat sat on the cat.\n" * 6
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("models") / "m"
-    build_model(TEXT, order=4, threads=1, models=("mix", "ctw"), out=path)
+    build_model(TEXT, order=4, threads=1, models=("mix", "ctw"), held_out_chars=40, out=path)
     return path
 
 

@@ -165,12 +165,12 @@ def _number(arrays: Arrays, text: Text, edges: Array, hashes: Array, chunk: int)
     xp = arrays.xp
     n = edges.size - 1
     ids = xp.empty(n, np.uint32)
-    samples = xp.full(hashes.size, n, np.int64)
+    samples = xp.full(hashes.size, n, np.uint32)  # subtle: CuPy has no atomic minimum of int64
     for lo, hi in spans(n, chunk):
         places = xp.searchsorted(hashes, token_hashes(arrays, text, edges[lo : hi + 1]))
-        xp.minimum.at(samples, places, xp.arange(lo, hi, dtype=np.int64))
+        xp.minimum.at(samples, places, xp.arange(lo, hi, dtype=np.uint32))
         ids[lo:hi] = places.astype(np.uint32)
-    return ids, samples
+    return ids, samples.astype(np.int64)
 
 
 def _pack(xp: Any, symbols: Array, starts: Array, lengths: Array) -> list[Array]:
