@@ -60,8 +60,9 @@ class SymbolModel(CharModel):
         """out[symbol] := P(symbol), float64 [128]."""
 
     @abstractmethod
-    def _run_symbols(self, symbols: np.ndarray, p: np.ndarray, guesses: np.ndarray) -> None:
-        """Observe symbols: p[i] := P(symbols[i]) before it was; guesses[i] := the best symbol, where there is room."""
+    def _run_symbols(self, symbols: np.ndarray, p: np.ndarray, guesses: np.ndarray, rows: np.ndarray) -> None:
+        """Observe symbols: p[i] := P(symbols[i]) before it was. Where there is room: guesses[i] := the best symbol, uint8; rows[i] := P of
+        all symbols, float64 [128]."""
 
     def _ensure_room(self, steps: int) -> None:
         """Make room for that many observations."""
@@ -143,15 +144,25 @@ class SymbolModel(CharModel):
         """Observe a text; the most likely character before each, and the bits of each."""
         return self._run(text, guess=True)
 
+    def distributions(self, text: str, out: np.ndarray | None = None) -> np.ndarray:
+        """Observe a text; P of all 128 symbols before each character: float64 [len(text), 128], each row as probabilities()."""
+        out = np.empty((len(text), SYMBOLS)) if out is None else out
+        self._run_chunks(text, guess=False, rows=out)
+        return out
+
     def _run(self, text: str, guess: bool) -> tuple[list[str], np.ndarray]:
-        self._check_started()
-        symbols = self.alphabet.encode(text)
-        p = np.empty(len(text))
-        guesses = np.empty(len(text) if guess else 0, np.uint8)
-        for at in range(0, len(text), CHUNK_SYMBOLS):
-            end = min(at + CHUNK_SYMBOLS, len(text))
-            self._ensure_room(end - at)
-            self._run_symbols(symbols[at:end], p[at:end], guesses[at:end] if guess else guesses)
+        symbols, guesses, p = self._run_chunks(text, guess, np.empty((0, SYMBOLS)))
         for i in np.flatnonzero(symbols == ESCAPE):
             p[i] *= self.alphabet.rare_probability(text[i])
         return [self._char(g) for g in guesses.tolist()], -np.log2(p)
+
+    def _run_chunks(self, text: str, guess: bool, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(symbols, guesses, P(symbol)) of a text that is observed; see _run_symbols."""
+        self._check_started()
+        symbols = self.alphabet.encode(text)
+        p, guesses = np.empty(len(text)), np.empty(len(text) if guess else 0, np.uint8)
+        for at in range(0, len(text), CHUNK_SYMBOLS):
+            part = slice(at, min(at + CHUNK_SYMBOLS, len(text)))
+            self._ensure_room(part.stop - at)
+            self._run_symbols(symbols[part], p[part], guesses[part], rows[part])
+        return symbols, guesses, p

@@ -45,6 +45,37 @@ def test_experts_char_by_char_and_in_one_go(advised, text):
     assert np.array_equal(advised.score(text), bits)
 
 
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "advised"])
+def test_distributions_are_those_of_each_step(model, text, name):
+    stream = MODELS[name][1](model)
+    stream.reset()
+    rows = stream.distributions(text[:300] + "戦")
+    after = stream.probabilities()
+    stream.reset()
+    for row, char in zip(rows, text[:300] + "戦", strict=True):
+        assert np.array_equal(row, stream.probabilities())
+        stream.observe(char)
+    assert np.array_equal(after, stream.probabilities())
+    stream.reset()
+    assert np.array_equal(stream.distributions(text[:50], rows[:50]), rows[:50])
+
+
+def test_experts_of_other_makes(model, text):
+    """An expert that is no model of ours is asked character by character."""
+
+    class Foreign:
+        def __init__(self):
+            self.inner = InheritingPPM(model)
+            self.reset, self.observe, self.probabilities = self.inner.reset, self.inner.observe, self.inner.probabilities
+
+    scores = []
+    for make in (Foreign, lambda: InheritingPPM(model)):
+        stream = AdvisedMixture(model.stream(experts=1), [make()])
+        stream.reset()
+        scores.append(stream.score(text[:400]))
+    assert np.array_equal(*scores)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_keep_learning_forgets_only_the_context(model, text, name):
     stream = MODELS[name][1](model)

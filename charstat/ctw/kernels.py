@@ -300,12 +300,14 @@ def learn_path(ctw, symbol):
 
 
 @njit(cache=True, nogil=True)
-def run(ctw, symbols, p, guesses, best_rare, out):
+def run(ctw, symbols, p, guesses, rows, best_rare, scratch):
     """Observe symbols one by one; see symbol_model.SymbolModel._run_symbols."""
     for i in range(symbols.shape[0]):
         symbol = np.int64(symbols[i])
-        if guesses.shape[0] > 0:
+        out = rows[i] if rows.shape[0] > 0 else scratch
+        if guesses.shape[0] + rows.shape[0] > 0:
             distribution(ctw, out)
+        if guesses.shape[0] > 0:
             guesses[i] = np.uint8(best_symbol(out, best_rare))
         p[i] = path_probability(ctw, symbol)
         learn_path(ctw, symbol)

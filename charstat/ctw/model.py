@@ -197,8 +197,8 @@ class ContextTreeWeighting(SymbolModel):
     def _fill(self, out: np.ndarray) -> None:
         distribution(self.state, out)
 
-    def _run_symbols(self, symbols: np.ndarray, p: np.ndarray, guesses: np.ndarray) -> None:
+    def _run_symbols(self, symbols: np.ndarray, p: np.ndarray, guesses: np.ndarray, rows: np.ndarray) -> None:
         for at in range(0, symbols.size, CHUNK_SYMBOLS):
-            end = min(at + CHUNK_SYMBOLS, symbols.size)
-            self.ensure_room(end - at)
-            run(self.state, symbols[at:end], p[at:end], guesses[at:end], self._best_rare, self._scratch)
+            part = slice(at, min(at + CHUNK_SYMBOLS, symbols.size))
+            self.ensure_room(part.stop - at)
+            run(self.state, symbols[part], p[part], guesses[part], rows[part], self._best_rare, self._scratch)

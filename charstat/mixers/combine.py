@@ -14,6 +14,7 @@ import numpy as np
 
 from charstat.charmodel_api import CharModel
 from charstat.mixers.mixture import BLOCK_SYMBOLS, Mixture
+from charstat.symbol_model import SymbolModel
 from charstat.tree import SYMBOLS
 
 
@@ -93,6 +94,9 @@ class AdvisedMixture(CharModel):
             part = text[at : at + BLOCK_SYMBOLS]
             advice = np.empty((len(part), len(self.experts), SYMBOLS))
             for e, expert in enumerate(self.experts):
+                if isinstance(expert, SymbolModel):
+                    advice[:, e] = expert.distributions(part)
+                    continue
                 for i, char in enumerate(part):  # each row is asked for before its character is observed
                     expert.probabilities(advice[i, e])
                     expert.observe(char)

@@ -109,9 +109,10 @@ def observe(chain, kn, symbol):
 
 
 @njit(cache=True, nogil=True)
-def run(chain, kn, symbols, p, guesses, best_rare, out):
+def run(chain, kn, symbols, p, guesses, rows, best_rare, scratch):
     """Observe symbols one by one; see symbol_model.SymbolModel._run_symbols."""
     for i in range(symbols.shape[0]):
+        out = rows[i] if rows.shape[0] > 0 else scratch
         distribution(chain, kn, out)
         if guesses.shape[0] > 0:
             guesses[i] = np.uint8(best_symbol(out, best_rare))
@@ -169,5 +170,5 @@ class KneserNey(ChainModel):
     def _fill(self, out: np.ndarray) -> None:
         distribution(self.chain, self.state, out)
 
-    def _run_symbols(self, symbols: np.ndarray, p: np.ndarray, guesses: np.ndarray) -> None:
-        run(self.chain, self.state, symbols, p, guesses, self._best_rare, self._scratch)
+    def _run_symbols(self, symbols: np.ndarray, p: np.ndarray, guesses: np.ndarray, rows: np.ndarray) -> None:
+        run(self.chain, self.state, symbols, p, guesses, rows, self._best_rare, self._scratch)

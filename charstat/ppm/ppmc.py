@@ -183,9 +183,10 @@ def observe(chain, ppm, symbol):
 
 
 @njit(cache=True, nogil=True)
-def run(chain, ppm, symbols, p, guesses, best_rare, out):
-    """Observe symbols one by one; see stream.SymbolModel._run_symbols."""
+def run(chain, ppm, symbols, p, guesses, rows, best_rare, scratch):
+    """Observe symbols one by one; see symbol_model.SymbolModel._run_symbols."""
     for i in range(symbols.shape[0]):
+        out = rows[i] if rows.shape[0] > 0 else scratch
         distribution(chain, ppm, out)
         if guesses.shape[0] > 0:
             guesses[i] = np.uint8(best_symbol(out, best_rare))
@@ -213,5 +214,5 @@ class PPMC(ChainModel):
     def _fill(self, out: np.ndarray) -> None:
         distribution(self.chain, self.state, out)
 
-    def _run_symbols(self, symbols: np.ndarray, p: np.ndarray, guesses: np.ndarray) -> None:
-        run(self.chain, self.state, symbols, p, guesses, self._best_rare, self._scratch)
+    def _run_symbols(self, symbols: np.ndarray, p: np.ndarray, guesses: np.ndarray, rows: np.ndarray) -> None:
+        run(self.chain, self.state, symbols, p, guesses, rows, self._best_rare, self._scratch)
