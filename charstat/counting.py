@@ -230,6 +230,7 @@ def build_model(
             if held_out:
                 from charstat.mixers.start import learn_start  # with the mixture's kernels, which counting does without
 
+                del symbols
                 with phase("learn"):
                     learned = learn_start(writer.preview(alphabet, chosen), held_out, lambda n: tell("learn", n / len(held_out)))
                 writer.add_start(learned)
