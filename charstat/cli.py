@@ -31,7 +31,7 @@ from charstat.errors import CharstatError, CorpusError, FormatError, GateMissed,
 if TYPE_CHECKING:
     from charstat.corpus import Corpus
     from charstat.model import Model
-    from charstat.report import Steps
+    from charstat.progress import Steps
 
 MODELS = Path("models")  # where build puts models, and eval and inspect look for them
 HUB_NAME = "wikitext-103"
@@ -139,7 +139,8 @@ def build(
     ctw and advised also have the weights of a context tree computed, once, here. Any model can be opened on what its tables allow.
     """
     from charstat.corpus import HubUnavailable, open_corpus
-    from charstat.report import Steps, note, show_build
+    from charstat.progress import Steps, note
+    from charstat.report import show_build
 
     corpus = open_corpus(HUB_NAME if data is None else data)
     steps = Steps()
@@ -209,7 +210,8 @@ def evaluate_command(
     the gate is passed if one of them passes it.
     """
     from charstat.corpus import normalise_split, open_corpus
-    from charstat.report import Steps, show_eval
+    from charstat.progress import Steps
+    from charstat.report import show_eval
 
     split = normalise_split(split)
     chosen = None if models is None else _parse_models(models)
@@ -276,7 +278,8 @@ def _compare(model: Model, chosen: list[str], text: str, facts: dict, with_ablat
 @_json
 def inspect(path: str | None, contexts: bool, discounts: bool, as_json: bool) -> None:
     """Check a model directory and show what is in it.  [default: the newest in models/]"""
-    from charstat.report import Steps, show_contexts, show_discounts, show_model
+    from charstat.progress import Steps
+    from charstat.report import show_contexts, show_discounts, show_model
 
     if contexts:
         if path is not None or discounts:
@@ -328,7 +331,7 @@ def contest(
     from charstat.contest.runner import exit_status, run_contest
     from charstat.contest.show import show_contest
     from charstat.corpus import open_corpus
-    from charstat.report import Steps
+    from charstat.progress import Steps
 
     corpus, steps = open_corpus(data), Steps()
     with steps.reading(corpus.name) as progress:

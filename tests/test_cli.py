@@ -19,7 +19,7 @@ import charstat
 from charstat.cli import cli
 from charstat.corpus import HubUnavailable
 from charstat.ngram.contexts import PRESETS, parse_context, select_contexts
-from charstat.report import Steps
+from charstat.progress import Steps
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD_KEYS = {
