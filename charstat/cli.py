@@ -13,8 +13,6 @@ inside the commands, so that --help and mistakes answer at once.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 import signal
 import sys
@@ -26,15 +24,13 @@ from typing import TYPE_CHECKING
 import click
 
 from charstat import __version__
-from charstat.errors import CharstatError, CorpusError, FormatError, GateMissed, ResourceError, UserError
+from charstat.errors import CharstatError, CorpusError, GateMissed, ResourceError
+from charstat.facts import HUB_NAME, MODELS, check_out, corpus_of, default_out, describe, model_facts, newest_model
 
 if TYPE_CHECKING:
-    from charstat.corpus import Corpus
     from charstat.model import Model
     from charstat.progress import Steps
 
-MODELS = Path("models")  # where build puts models, and eval and inspect look for them
-HUB_NAME = "wikitext-103"
 DEFAULT_ORDER, DEFAULT_CHARS, DEFAULT_GATE = 8, 60_000, 0.70
 INTERRUPTED = 130
 SAMPLE_NOTE = "embedded sample, NOT WikiText: its numbers say nothing about WikiText-103"
@@ -157,7 +153,7 @@ def build(
     engine, _ = choose_backend(backend, threads, memory)
 
     def place() -> Path:
-        target = _check_out(_default_out(corpus, order, contexts, limit, held_out, wanted) if out is None else out)
+        target = check_out(default_out(corpus, order, contexts, limit, held_out, wanted) if out is None else out)
         DirectoryColumns(target).discard()  # can it be written? Better known before the text is read
         return target
 
@@ -180,10 +176,10 @@ def build(
     with steps.build(chosen, wanted, held_out / max(1, len(text) - held_out)) as progress:
         model = build_model(
             text, order=order, contexts=contexts, models=wanted, held_out_chars=held_out, backend=backend, threads=threads, memory_bytes=memory,
-            out=target, data=_describe(corpus) | {"split": "train", "limit": limit}, read=reading, progress=progress,
+            out=target, data=describe(corpus) | {"split": "train", "limit": limit}, read=reading, progress=progress,
         )  # fmt: skip
     seconds = time.perf_counter() - started
-    show_build({**_model_facts(model), "seconds": seconds, "read_seconds": read_s, "chars_per_s": len(text) / seconds,
+    show_build({**model_facts(model), "seconds": seconds, "read_seconds": read_s, "chars_per_s": len(text) / seconds,
                 "peak_rss_bytes": _peak_rss_bytes()}, as_json)  # fmt: skip
 
 
@@ -216,12 +212,12 @@ def evaluate_command(
     split = normalise_split(split)
     chosen = None if models is None else _parse_models(models)
     corpus = None if data is None else open_corpus(data)
-    path = _newest_model() if path is None else path
+    path = newest_model() if path is None else path
     steps = Steps()
     model = _load(path, steps)
     built_from = model.manifest.get("data") or {}
     chosen = _parse_models(model.models[0]) if chosen is None else chosen
-    corpus = _corpus_of(built_from, path) if corpus is None else corpus
+    corpus = corpus_of(built_from, path) if corpus is None else corpus
     with steps.reading(corpus.name) as progress:
         text = corpus.text(split, chars or None, progress)
     if not text:
@@ -232,7 +228,7 @@ def evaluate_command(
     if split == "train":
         notes.append("the model may have been counted from this very text: this is no measure of how it predicts")
     facts = {
-        "model": str(path), "data": _describe(corpus), "split": split, "chars": len(text), "gate": gate,
+        "model": str(path), "data": describe(corpus), "split": split, "chars": len(text), "gate": gate,
         "sample": corpus.kind == "sample", "built_from": built_from, "order": model.order,
         "preset": model.manifest.get("preset"), "notes": notes, "char_model": chosen[0] if models is None else None, "charstat_version": __version__,
     }  # fmt: skip
@@ -285,7 +281,7 @@ def inspect(path: str | None, contexts: bool, discounts: bool, as_json: bool) ->
         if path is not None or discounts:
             raise click.UsageError("--contexts prints the table of all contexts: give it alone")
         return show_contexts(as_json)
-    path = _newest_model() if path is None else path
+    path = newest_model() if path is None else path
     steps = Steps()
     model = _load(path, steps)
     if discounts:
@@ -294,7 +290,7 @@ def inspect(path: str | None, contexts: bool, discounts: bool, as_json: bool) ->
 
             rows = KneserNey(model).discount_rows()
         return show_discounts(rows, as_json)
-    show_model(_model_facts(model) | {"checked": True}, as_json)
+    show_model(model_facts(model) | {"checked": True}, as_json)
 
 
 @cli.command()
@@ -338,7 +334,7 @@ def contest(
         train_text, val_text = corpus.text("train", limit_train, progress), corpus.text("val", chars or None)
     with steps("running", total=len(val_text)) as progress:
         result = run_contest(submission, train_text, val_text, contract=contract, progress=lambda step, done: progress(done))
-    show_contest(result | {"data": _describe(corpus) | {"path": None, "limit_train": limit_train}}, as_json)
+    show_contest(result | {"data": describe(corpus) | {"path": None, "limit_train": limit_train}}, as_json)
     ctx.exit(exit_status(result))
 
 
@@ -353,83 +349,6 @@ def _load(path: str, steps) -> Model:
         from charstat.model import Model
 
         return Model.load(path)
-
-
-def _describe(corpus: Corpus) -> dict:
-    """What the manifest and the results say of a text; path is absolute, so that eval finds it from anywhere."""
-    path = os.path.abspath(corpus.name) if corpus.kind in ("directory", "file") else None
-    return {"name": corpus.name, "kind": corpus.kind, "layout": corpus.layout, "description": corpus.description, "path": path}
-
-
-def _corpus_of(built_from: dict, model: str) -> Corpus:
-    """The text that a model says it was built from."""
-    from charstat.corpus import open_corpus
-
-    if built_from.get("path"):
-        return open_corpus(Path(built_from["path"]))
-    if built_from.get("kind") in ("hub", "sample"):
-        return open_corpus(HUB_NAME if built_from["kind"] == "hub" else "sample")
-    raise UserError(f"the model at {model} does not say which text it was built from: give --data")
-
-
-def _model_facts(model: Model) -> dict:
-    """What is told of a model, from its manifest; JSON values only."""
-    from charstat.report import kind_name
-
-    about = model.manifest
-    built, text, data = about.get("build") or {}, about.get("text") or {}, about.get("data") or {}
-    families = {
-        name: {"kind": kind_name(t.context), "contexts": t.n_contexts, "rows": t.n_rows, "bytes": t.n_bytes}
-        for name, t in model.tables.items()
-    }
-    return {
-        "data": data, "sample": data.get("kind") == "sample", "chars": text.get("chars"), "text_sha256": text.get("sha256"),
-        "order": about.get("order"), "preset": about.get("preset"), "contexts": list(families), "families": families,
-        "rows": model.n_rows, "bytes": sum(f.stat().st_size for f in Path(model.path).iterdir() if f.is_file()),
-        "words": model.vocabulary.size, "alphabet": "".join(model.alphabet.chars), "rare_chars": len(model.alphabet.rare_probabilities),
-        "backend": built.get("backend"), "device": built.get("device"), "reason": built.get("reason"),
-        "models": list(model.models), "weights": _weights(model), "start_chars": model.start_chars,
-        "counting_seconds": built.get("seconds"), "phases": built.get("phases"), "energy": built.get("energy"), "out": model.path,
-        "format_version": about.get("format_version"), "charstat_version": about.get("charstat_version"),
-    }  # fmt: skip
-
-
-def _weights(model: Model) -> dict | None:
-    """What is told of a model's weights of a context tree; None where it has none."""
-    stored = model.weights
-    return stored and {"estimator": stored.estimator, "alpha": stored.alpha, "levels": list(stored.levels), "bytes": model.betas.nbytes}
-
-
-def _default_out(corpus: Corpus, order: int, contexts: str, limit: int | None, held_out: int, models: list[str]) -> Path:
-    """models/<text>-o<order>, with whatever else is not the default; a function of the arguments alone."""
-    from charstat.comparison import needed_contexts
-    from charstat.ngram.contexts import PRESETS
-
-    names = {"hub": HUB_NAME, "sample": "embedded-sample"}  # no file of a name like "sample" can be taken for the embedded one
-    name = names.get(corpus.kind) or re.sub(r"[^\w.+-]+", "_", Path(corpus.name).resolve().stem).lstrip(".") or "text"
-    parts = [name[:80] + ("-file" if name in names.values() and corpus.kind not in names else ""), f"o{order}"]
-    if models != ["mix"]:
-        parts += models
-    if contexts != needed_contexts(models):
-        parts.append(contexts if contexts in PRESETS else "contexts-" + hashlib.sha256(contexts.encode()).hexdigest()[:8])
-    parts += ([f"first-{limit}"] if limit else []) + ([f"held-out-{held_out}"] if held_out else [])
-    return MODELS / "-".join(parts)
-
-
-def _check_out(out: str | os.PathLike) -> Path:
-    """The place for a model. A model replaces what is there, so the working directory and what it lies in are refused."""
-    here = Path.cwd()
-    if Path(os.path.realpath(out)) in (here, *here.parents):
-        raise ResourceError(f"{str(out)!r} is the working directory or lies above it: choose a directory of its own for the model")
-    return Path(os.path.normpath(out))
-
-
-def _newest_model() -> str:
-    """The model in models/ that was built last."""
-    found = [f for f in MODELS.glob("*/manifest.json") if not f.parent.name.startswith(".")]
-    if not found:
-        raise FormatError(f"there is no model in {MODELS}/: `charstat build` makes one, or name one with its directory")
-    return str(max(found, key=lambda f: f.stat().st_mtime).parent)
 
 
 def _peak_rss_bytes() -> int | None:

@@ -1,0 +1,95 @@
+"""What the command line knows of texts and models: the facts that manifests and results hold, and where models lie."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from charstat.errors import FormatError, ResourceError, UserError
+
+if TYPE_CHECKING:
+    from charstat.corpus import Corpus
+    from charstat.model import Model
+
+MODELS = Path("models")  # where build puts models, and eval and inspect look for them
+HUB_NAME = "wikitext-103"
+
+
+def describe(corpus: Corpus) -> dict:
+    """What the manifest and the results say of a text; path is absolute, so that eval finds it from anywhere."""
+    path = os.path.abspath(corpus.name) if corpus.kind in ("directory", "file") else None
+    return {"name": corpus.name, "kind": corpus.kind, "layout": corpus.layout, "description": corpus.description, "path": path}
+
+
+def corpus_of(built_from: dict, model: str) -> Corpus:
+    """The text that a model says it was built from."""
+    from charstat.corpus import open_corpus
+
+    if built_from.get("path"):
+        return open_corpus(Path(built_from["path"]))
+    if built_from.get("kind") in ("hub", "sample"):
+        return open_corpus(HUB_NAME if built_from["kind"] == "hub" else "sample")
+    raise UserError(f"the model at {model} does not say which text it was built from: give --data")
+
+
+def model_facts(model: Model) -> dict:
+    """What is told of a model, from its manifest; JSON values only."""
+    from charstat.report import kind_name
+
+    about = model.manifest
+    built, text, data = about.get("build") or {}, about.get("text") or {}, about.get("data") or {}
+    families = {
+        name: {"kind": kind_name(t.context), "contexts": t.n_contexts, "rows": t.n_rows, "bytes": t.n_bytes}
+        for name, t in model.tables.items()
+    }
+    return {
+        "data": data, "sample": data.get("kind") == "sample", "chars": text.get("chars"), "text_sha256": text.get("sha256"),
+        "order": about.get("order"), "preset": about.get("preset"), "contexts": list(families), "families": families,
+        "rows": model.n_rows, "bytes": sum(f.stat().st_size for f in Path(model.path).iterdir() if f.is_file()),
+        "words": model.vocabulary.size, "alphabet": "".join(model.alphabet.chars), "rare_chars": len(model.alphabet.rare_probabilities),
+        "backend": built.get("backend"), "device": built.get("device"), "reason": built.get("reason"),
+        "models": list(model.models), "weights": _weights(model), "start_chars": model.start_chars,
+        "counting_seconds": built.get("seconds"), "phases": built.get("phases"), "energy": built.get("energy"), "out": model.path,
+        "format_version": about.get("format_version"), "charstat_version": about.get("charstat_version"),
+    }  # fmt: skip
+
+
+def _weights(model: Model) -> dict | None:
+    """What is told of a model's weights of a context tree; None where it has none."""
+    stored = model.weights
+    return stored and {"estimator": stored.estimator, "alpha": stored.alpha, "levels": list(stored.levels), "bytes": model.betas.nbytes}
+
+
+def default_out(corpus: Corpus, order: int, contexts: str, limit: int | None, held_out: int, models: list[str]) -> Path:
+    """models/<text>-o<order>, with whatever else is not the default; a function of the arguments alone."""
+    from charstat.comparison import needed_contexts
+    from charstat.ngram.contexts import PRESETS
+
+    names = {"hub": HUB_NAME, "sample": "embedded-sample"}  # no file of a name like "sample" can be taken for the embedded one
+    name = names.get(corpus.kind) or re.sub(r"[^\w.+-]+", "_", Path(corpus.name).resolve().stem).lstrip(".") or "text"
+    parts = [name[:80] + ("-file" if name in names.values() and corpus.kind not in names else ""), f"o{order}"]
+    if models != ["mix"]:
+        parts += models
+    if contexts != needed_contexts(models):
+        parts.append(contexts if contexts in PRESETS else "contexts-" + hashlib.sha256(contexts.encode()).hexdigest()[:8])
+    parts += ([f"first-{limit}"] if limit else []) + ([f"held-out-{held_out}"] if held_out else [])
+    return MODELS / "-".join(parts)
+
+
+def check_out(out: str | os.PathLike) -> Path:
+    """The place for a model. A model replaces what is there, so the working directory and what it lies in are refused."""
+    here = Path.cwd()
+    if Path(os.path.realpath(out)) in (here, *here.parents):
+        raise ResourceError(f"{str(out)!r} is the working directory or lies above it: choose a directory of its own for the model")
+    return Path(os.path.normpath(out))
+
+
+def newest_model() -> str:
+    """The model in models/ that was built last."""
+    found = [f for f in MODELS.glob("*/manifest.json") if not f.parent.name.startswith(".")]
+    if not found:
+        raise FormatError(f"there is no model in {MODELS}/: `charstat build` makes one, or name one with its directory")
+    return str(max(found, key=lambda f: f.stat().st_mtime).parent)
