@@ -78,11 +78,14 @@ class Steps:
             costs |= {f"weights {c.name}": _cost(longer) for c, longer in pairwise(chain)}
         learn_cost = LEARN_COST * held_out_share
         done: set[str] = set()
+        learned = 0.0
         with self._line("counting", ENCODE_COST + sum(costs.values()) + learn_cost) as update:
 
             def tell(progress: BuildProgress) -> None:
+                nonlocal learned
                 done.update({progress.phase} & set(costs))
-                at = sum(costs[name] for name in done) + ENCODE_COST * (progress.done > 0) + learn_cost * progress.share
+                learned = max(learned, progress.share)  # what comes after it has no share of its own
+                at = sum(costs[name] for name in done) + ENCODE_COST * (progress.done > 0) + learn_cost * learned
                 update("learning a start" if progress.phase == "learn" else f"counting: {progress.phase}", at)
 
             yield tell

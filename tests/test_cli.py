@@ -479,6 +479,12 @@ def test_progress_is_drawn_on_terminals_only():
     with steps.build(select_contexts("chars", 3)) as tell:
         for done, phase in enumerate(["encode", "orders", "o3", "o2", "o1", "o0", "finish"]):
             tell(charstat.Progress(phase, done, 6))
+    with steps.build(select_contexts("chars", 3), held_out_share=0.1) as tell:
+        for share in (0.0, 0.5, 1.0):
+            tell(charstat.Progress("learn", 6, 8, share))
+        tell(charstat.Progress("finish", 8, 8))
+        time.sleep(0.25)
+    assert "99%" in screen.getvalue().rpartition("counting: finish")[2]  # o0 to o3 were not told of
     assert "predicting [bold]" in screen.getvalue() and "50%" in screen.getvalue() and " left" in screen.getvalue()
     assert "reading corpus.txt" in screen.getvalue() and "75%" in screen.getvalue()
     plain = io.StringIO()
