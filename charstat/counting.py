@@ -24,7 +24,7 @@ from charstat.ctw.model import TUNED as CTW_TUNED
 from charstat.ctw.model import estimator_code
 from charstat.energy import EnergyMeter, PhaseEnergy
 from charstat.errors import BackendUnavailable, ContextError, CorpusError, ResourceError, UserError
-from charstat.model import Model, ModelWriter, model_symbol_info
+from charstat.model import MAX_CHARS, Model, ModelWriter, model_symbol_info
 from charstat.ngram.contexts import DEFAULT_ORDER, Context, select_contexts
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.table import CountTable
@@ -33,7 +33,6 @@ from charstat.storage import DirectoryColumns, MemoryColumns
 from charstat.tree import TreeArrays
 
 BACKENDS = ("auto", "cpu", "gpu")
-MAX_CHARS = 1 << 31
 DEFAULT_MEMORY_SHARE = 0.6  # of the memory that is free when the build starts
 
 

@@ -47,7 +47,7 @@ def model_facts(model: Model) -> dict:
     }
     return {
         "data": data, "sample": data.get("kind") == "sample", "chars": text.get("chars"), "text_sha256": text.get("sha256"),
-        "order": about.get("order"), "preset": about.get("preset"), "contexts": list(families), "families": families,
+        "order": model.order, "preset": about.get("preset"), "contexts": list(families), "families": families,
         "rows": model.n_rows, "bytes": sum(f.stat().st_size for f in Path(model.path).iterdir() if f.is_file()),
         "words": model.vocabulary.size, "alphabet": "".join(model.alphabet.chars), "rare_chars": len(model.alphabet.rare_probabilities),
         "backend": built.get("backend"), "device": built.get("device"), "reason": built.get("reason"),

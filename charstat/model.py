@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 Columns = MemoryColumns | DirectoryColumns
 KEPT = ("text", "data", "order", "preset", "build", "models", "ctw", "start")  # of a manifest, when a model is saved
 NOTHING = np.empty(0, np.float32)
+MAX_CHARS = 1 << 31  # a text has fewer
+START_MAX = 1e4  # of the weights and logits of a start, in absolute value; texts teach values up to some 10
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class ModelWriter:
         self.columns.append("start", values)
 
     def preview(self, alphabet: Alphabet, contexts: Iterable[Context]) -> Model:
-        """The model of what was added so far, to learn a start with: good until more than that is added."""
+        """The model of what was added so far, to learn a start with: good until more than a start is added, and not after finish()."""
         return Model(self._manifest(alphabet, contexts, {}), {**self.columns.view(), "betas": NOTHING, "start": NOTHING})
 
     def _manifest(self, alphabet: Alphabet, contexts: Iterable[Context], info: dict) -> dict:
@@ -163,8 +165,13 @@ class Model:
             if not isinstance(models, list) or not models or not all(isinstance(name, str) for name in models):
                 raise ValueError("models is no list of names")
             start_chars = (self.manifest.get("start") or {"chars": 0})["chars"]
-            if type(start_chars) is not int or start_chars < 0 or bool(start_chars) != bool(start.size):
+            if type(start_chars) is not int or not 0 <= start_chars < MAX_CHARS or bool(start_chars) != bool(start.size):
                 raise ValueError("start does not describe start.npy")
+            if not (np.abs(start) <= START_MAX).all():  # not so for nan either
+                raise ValueError("start.npy holds values that no mixture learns")
+            for part in ("text", "data", "build"):
+                if not isinstance(self.manifest.get(part) or {}, dict):
+                    raise TypeError(f"{part} is no object")
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise FormatError(f"the manifest of {self.path or 'the model'} is damaged: {type(e).__name__}: {e}") from e
         values = {
@@ -250,8 +257,8 @@ class Model:
 
     @property
     def order(self) -> int:
-        """The highest character order."""
-        return int(self.manifest["order"])
+        """The highest character order; 0 without any."""
+        return max((c.param for c in self.contexts if c.kind == CHARS), default=0)
 
     def char_model(self, name: str | None = None) -> CharModel:
         """A new CharModel on this model: one of comparison.MODELS, by default the first that it was built for.

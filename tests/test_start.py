@@ -110,7 +110,7 @@ def test_holding_out():
     assert hold_out("abc", 0) == ("abc", "") and hold_out("abc", 1) == ("ab", "c") and hold_out("abc", 2) == ("a", "bc")
 
 
-@pytest.mark.parametrize("chars", [0, -3, "many", None, True])
+@pytest.mark.parametrize("chars", [0, -3, 2**31, 10**30, "many", None, True])
 def test_a_manifest_that_does_not_fit(directory, tmp_path, chars):
     copy = directory.save(tmp_path / "m")
     manifest = tmp_path / "m" / "manifest.json"
@@ -119,6 +119,15 @@ def test_a_manifest_that_does_not_fit(directory, tmp_path, chars):
     manifest.write_text(json.dumps(about))
     with pytest.raises(FormatError, match="start"):
         Model.load(copy.path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+def test_a_start_that_nothing_learns(model, value):
+    """Sums over it are not numbers, and no character is the likeliest then."""
+    start = model.start.copy()
+    start[1] = value
+    with pytest.raises(FormatError, match=r"start\.npy holds values"):
+        Model(model.manifest, {**model.columns, "betas": model.betas, "start": start})
 
 
 def test_a_start_of_another_mixer(model):

@@ -164,12 +164,20 @@ def test_an_array_that_cannot_be_opened(copy, monkeypatch):
         lambda m: m.update(tables=7), lambda m: m.update(words="many"), lambda m: m["alphabet"].update(chars="ab"), lambda m: m["alphabet"].update(tree="(("),
         lambda m: m["alphabet"].pop("rare"), lambda m: m["tables"].update(nonsense=m["tables"]["o1"]), lambda m: m["tables"]["o1"].pop("bits"),
         lambda m: m["tables"].update(o1=None), lambda m: m["tables"]["o1"].update(rows="7"), lambda m: m["tables"].pop("o1"), lambda m: m["tables"].clear(),
+        lambda m: m.update(text=[1]), lambda m: m.update(data="x"), lambda m: m.update(build="x"), lambda m: m.update(start=3),
     ],
 )  # fmt: skip
 def test_damaged_manifest(copy, change):
     change_manifest(copy, change)
     with pytest.raises(FormatError, match=r"manifest .*damaged"):
         Model.load(copy)
+
+
+def test_the_order_is_that_of_the_tables(copy):
+    change_manifest(copy, lambda m: m.update(order="x"))
+    assert Model.load(copy).order == 4
+    change_manifest(copy, lambda m: m.pop("order"))
+    assert Model.load(copy).order == 4
 
 
 @pytest.mark.parametrize(
