@@ -141,8 +141,8 @@ def build(
     corpus = open_corpus(HUB_NAME if data is None else data)
     steps = Steps()
     with steps("loading the compiled kernels"):
-        from charstat.comparison import needed_contexts, parse_models
-        from charstat.counting import build_model, check_models, choose_backend, energy_meter
+        from charstat.comparison import check_models, needed_contexts, parse_models
+        from charstat.counting import build_model, choose_backend, energy_meter
         from charstat.ngram.contexts import select_contexts
         from charstat.storage import DirectoryColumns
 
@@ -217,6 +217,7 @@ def evaluate_command(
     model = _load(path, steps)
     built_from = model.manifest.get("data") or {}
     chosen = _parse_models(model.models[0]) if chosen is None else chosen
+    _check_models(chosen, model)
     corpus = corpus_of(built_from, path) if corpus is None else corpus
     with steps.reading(corpus.name) as progress:
         text = corpus.text(split, chars or None, progress)
@@ -344,7 +345,13 @@ def _parse_models(names: str) -> list[str]:
     return parse_models(names)
 
 
-def _load(path: str, steps) -> Model:
+def _check_models(names: list[str], model: Model) -> None:
+    from charstat.comparison import check_models
+
+    check_models(names, model.contexts)
+
+
+def _load(path: str, steps: Steps) -> Model:
     with steps("loading and checking the model"):
         from charstat.model import Model
 

@@ -6,13 +6,15 @@ The models share the tables: nothing is counted again. Each is evaluated from it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from charstat.charmodel_api import CharModel, evaluate
 from charstat.errors import ContextError
 from charstat.model import Model
+from charstat.ngram.contexts import Context
+from charstat.ngram.hashing import CHARS
 
 WARM_UP_CHARS = 64
 
@@ -85,6 +87,15 @@ def needed_contexts(models: Sequence[str]) -> str:
     return "chars" if set(models) & set(CHAIN_MODELS) else "o0"
 
 
+def check_models(models: Sequence[str], contexts: Iterable[Context]) -> None:
+    """ContextError if one of the models reads order 0, and the contexts lack it."""
+    needy = [name for name in models if name in {*CHAIN_MODELS, *WEIGHTED_MODELS}]
+    if needy and not any(c.kind == CHARS and c.param == 0 for c in contexts):
+        raise ContextError(
+            f"no context o0, and the character orders from o0 on are what {', '.join(needy)} read: build with them in --contexts, or without it"
+        )
+
+
 def parse_models(names: str) -> list[str]:
     """The names of a comma-separated list. ContextError for one that does not exist."""
     chosen = [n.strip() for n in names.split(",")]
@@ -120,7 +131,7 @@ def compare(
 
 
 def ablate(model: Model, text: str, progress: Callable[[int, int], None] | None = None) -> Iterator[dict[str, Any]]:
-    """The mixture without each of its sources, and with each expert.
+    """The mixture without each of its sources, and with each expert that can be opened on its tables.
 
     Rows are {source, accuracy, bits_per_char, us_per_char, worth_bits, worth_accuracy}.
 
@@ -152,7 +163,8 @@ def ablate(model: Model, text: str, progress: Callable[[int, int], None] | None 
         (f"- {name}", 1, partial(stream, contexts=[n for n in mixed if n != name])) for name in mixed
     ]
     variants.append(("- match", 1, partial(stream, match=False)))
-    variants += [(f"+ {name}", -1, partial(advised, name)) for name in ("ppmd", "ctw", "ngram")]
+    if "o0" in model.tables:  # the experts read it
+        variants += [(f"+ {name}", -1, partial(advised, name)) for name in ("ppmd", "ctw", "ngram")]
     run(stream())  # brings the tables into memory, so that the first row is not charged for it
     base = row("mixture", stream())
     yield {**base, "worth_bits": None, "worth_accuracy": None}

@@ -18,12 +18,12 @@ from typing import Protocol
 import numpy as np
 
 from charstat.alphabet import Alphabet
-from charstat.comparison import CHAIN_MODELS, WEIGHTED_MODELS, needed_contexts, parse_models
+from charstat.comparison import WEIGHTED_MODELS, check_models, needed_contexts, parse_models
 from charstat.corpus import text_fingerprint
 from charstat.ctw.model import TUNED as CTW_TUNED
 from charstat.ctw.model import estimator_code
 from charstat.energy import EnergyMeter, PhaseEnergy
-from charstat.errors import BackendUnavailable, ContextError, CorpusError, ResourceError, UserError
+from charstat.errors import BackendUnavailable, CorpusError, ResourceError, UserError
 from charstat.model import MAX_CHARS, Model, ModelWriter, model_symbol_info
 from charstat.ngram.contexts import DEFAULT_ORDER, Context, select_contexts
 from charstat.ngram.hashing import CHARS
@@ -112,13 +112,6 @@ def choose_backend(
     return CPUBackend(threads, budget), why
 
 
-def check_models(models: Sequence[str], contexts: Iterable[Context]) -> None:
-    """ContextError if one of the models needs order 0, and the contexts lack it."""
-    needy = set(models) & {*CHAIN_MODELS, *WEIGHTED_MODELS}
-    if needy and not any(c.kind == CHARS and c.param == 0 for c in contexts):
-        raise ContextError(f"{', '.join(sorted(needy))} need the character orders from o0 on: add them to --contexts, or leave it out")
-
-
 @dataclass(frozen=True)
 class WrittenTables:
     """The tables of some contexts, read back one by one in every pass: those of a long text are larger than what counting left free."""
@@ -156,7 +149,7 @@ def build_model(
     *,
     order: int = DEFAULT_ORDER,
     contexts: str | None = None,
-    models: Sequence[str] = ("mix",),
+    models: str | Sequence[str] = ("mix",),
     held_out_chars: int = 0,
     history: str = "",
     alphabet: Alphabet | None = None,
@@ -171,8 +164,8 @@ def build_model(
 ) -> Model:
     """Count a text and return the model; with `out`, written there as a model directory and memory-mapped.
 
-    order, contexts: see ngram.contexts.select_contexts. models: names of comparison.MODELS that this one is built for, the first the
-    one that eval takes; contexts are by default those that they need, and "ctw" and "advised" also have the weights of a context
+    order, contexts: see ngram.contexts.select_contexts. models: names of comparison.MODELS that this one is built for, also as one
+    string with commas, the first the one that eval takes; contexts are by default those that they need, and "ctw" and "advised" also have the weights of a context
     tree computed for all orders, with CTW_TUNED's estimator. held_out_chars: so many characters at the end of the text are not
     counted; the mixture learns its start from them (mixers/start.py). history: text before `text`, context only (for shards). alphabet: taken
     from the text where not given. memory_bytes: the budget for counting buffers. data: a description for the manifest. meter:
@@ -180,7 +173,7 @@ def build_model(
     manifest; it is in no figure of the counting. CorpusError if the text is empty; ContextError for names that do not exist, and for
     contexts without order 0 where a model needs it.
     """
-    models = parse_models(",".join(models))
+    models = parse_models(models if isinstance(models, str) else ",".join(models))
     contexts = needed_contexts(models) if contexts is None else contexts
     chosen = select_contexts(contexts, order)
     check_models(models, chosen)

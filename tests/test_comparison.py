@@ -157,6 +157,11 @@ def test_ablation_drops_every_source(model, text):
     assert without_words["bits_per_char"] == evaluate(model.stream(contexts=[n for n in mixed if n != "p.w1"]), text).bits_per_char
 
 
+def test_ablation_of_tables_that_the_experts_cannot_read(text):
+    model = build_model(text * 9, contexts="o2,p.w1")
+    assert [row["source"] for row in ablate(model, text[:200])] == ["mixture", "- o2", "- p.w1", "- match"]
+
+
 def test_progress_goes_by_characters(model, text):
     text = text * 3  # more than one block
     told = []
@@ -174,6 +179,16 @@ def test_unknown_model():
     with pytest.raises(ContextError, match="no model is named 'lstm'"):
         parse_models("ppm,lstm")
     assert parse_models("ppm, mix,ppm") == ["ppm", "mix"]
+
+
+@pytest.mark.parametrize("name", ["ctw", "advised"])
+def test_what_the_tables_do_not_allow_is_told_before_anything_is_predicted(name, text, tmp_path, monkeypatch):
+    build_model(text * 9, contexts="o2,p.w1", out=tmp_path / "m")
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    monkeypatch.setattr("charstat.comparison.compare", lambda *_: pytest.fail("a model was compared"))
+    args = ["eval", "--model", str(tmp_path / "m"), "--data", str(tmp_path / "text.txt"), "--models", f"mix,{name}"]
+    run = CliRunner().invoke(cli, args)
+    assert run.exit_code == 2 and run.stderr.startswith("error: no context o0") and f"what {name} read" in run.stderr
 
 
 def test_command_line(model, english, tmp_path):

@@ -228,9 +228,10 @@ def test_models_that_are_built_for(english):
     assert advised.weights is not None and advised.models == ("mix", "advised")
     assert build_model(text, order=4).weights is None
     assert type(build_model(text, order=4, models=("ngram",)).char_model()).__name__ == "KneserNey"
+    assert build_model(text, order=4, models="ngram, ppm").models == ("ngram", "ppm")
     with pytest.raises(ContextError, match="no model is named 'lstm'"):
         build_model(text, models=("lstm",))
-    with pytest.raises(ContextError, match="ctw need the character orders from o0 on"):
+    with pytest.raises(ContextError, match="orders from o0 on are what ctw read"):
         build_model(text, models=("ctw",), contexts="o1,o2")
     with pytest.raises(ContextError, match="no model is named 'lstm'"):
         advised.char_model("lstm")
