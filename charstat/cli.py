@@ -228,6 +228,9 @@ def evaluate_command(
         notes.append(f"the split has {len(text):,} characters, not the {chars:,} asked for")
     if split == "train":
         notes.append("the model may have been counted from this very text: this is no measure of how it predicts")
+    if model.start_chars and "mix" in chosen:
+        sources = ", the table of sources with nothing learned" if ablate else ""
+        notes.append(f"mix begins with what it learned from {model.start_chars:,} held-out characters of train{sources}")
     facts = {
         "model": str(path), "data": describe(corpus), "split": split, "chars": len(text), "gate": gate,
         "sample": corpus.kind == "sample", "built_from": built_from, "order": model.order,

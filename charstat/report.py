@@ -80,14 +80,12 @@ def show_comparison(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         return _print_json(result)
     text = f"{result['data']['description']}, {result['split']}, {result['chars']:,} characters; order {result['order']}"
-    columns = [("Model", "left"), ("Accuracy", "right"), ("Bits/char", "right"), ("Characters/s", "right"), ("Memory", "right")]
+    columns = [("Model", "left"), ("Accuracy", "right"), ("Bits/char", "right"), ("Chars/s", "right"), ("Memory", "right")]
     models = _table(f"Models on {text}", *columns, (f"Gate {result['gate']:g}", "left"))
-    what = Table.grid(padding=(0, 2))
     for row in result["models"]:
         figures = [f"{row['accuracy']:.4f}", f"{row['bits_per_char']:.4f}", f"{row['chars_per_s']:,.0f}", _bytes(row["bytes"])]
         models.add_row(row["model"], *figures, _gate({**row, "gate": result["gate"]}))
-        what.add_row(row["model"], row["about"])
-    parts = [models, what]
+    parts = [models, _facts("What they are", False, [(row["model"], row["about"]) for row in result["models"]])]
     if "ablation" in result:
         columns = [
             ("Accuracy", "right"),

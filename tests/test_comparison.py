@@ -204,4 +204,10 @@ def test_command_line(model, english, tmp_path):
     assert shown.exit_code == 0, shown.output
     assert "- p.w1" in shown.output and "Worth bits" in shown.output
     assert CliRunner().invoke(cli, [*args[:-1], "0.99", "--models", "mix"]).exit_code == 4
+    lines = CliRunner(env={"COLUMNS": "80"}).invoke(cli, [*args, "--models", ",".join(MODELS)]).stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    for name, (about, _) in MODELS.items():  # a line for its figures, one or two for what it is
+        figures, what = (line for line in lines if line.startswith(f"│ {name} "))
+        assert "MISSED by" in figures or "PASS" in figures
+        assert about.startswith(what.split("│")[2].strip())
     assert CliRunner().invoke(cli, [*args, "--models", "lstm"]).exit_code == 2

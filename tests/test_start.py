@@ -149,6 +149,11 @@ def test_on_the_command_line(text, tmp_path, monkeypatch):
     counted = result["chars"]
     assert result["start_chars"] == 5000 and result["out"] == "models/t-o3-held-out-5000"
     assert "5,000 held-out characters" in " ".join(run("inspect").stdout.split())
+    evaluated = run("eval", "--chars", 200, "--gate", 0).stdout
+    assert "mix begins with what it learned from 5,000 held-out characters" in " ".join(evaluated.replace("│", " ").split())
+    both = run("eval", "--chars", 200, "--gate", 0, "--models", "mix,match", "--ablate", "--json")
+    assert any("the table of sources with nothing learned" in note for note in json.loads(both.stdout)["notes"])
+    assert json.loads(run("eval", "--chars", 200, "--gate", 0, "--models", "match", "--json").stdout)["notes"] == []
     plain = json.loads(run("build", "--data", "t.txt", "--order", 3, "--json").stdout)
     assert plain["chars"] == counted + 5000 and plain["start_chars"] == 0
     assert "nothing would be left" in run("build", "--data", "t.txt", "--held-out", 30_000, code=2).stderr
