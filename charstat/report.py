@@ -318,7 +318,7 @@ def _plot(result: dict[str, Any], correct: np.ndarray) -> Text:
         low, high = min(low, gate), max(high, gate)
     low, high = math.floor(20 * low) / 20, (math.floor(20 * high) + 1) / 20
     heights = np.rint((so_far - low) / (high - low) * PLOT_ROWS * 8).astype(int)  # in eighths of a row
-    gate_row = math.floor((gate - low) / (high - low) * PLOT_ROWS)
+    gate_row = math.floor((gate - low) / (high - low) * PLOT_ROWS + 1e-9)  # subtle: 0.7 - 0.6 is less than 0.1
     plot = Text("Accuracy so far; under the line, of each stretch of the text alone\n", "bold")
     for row in reversed(range(PLOT_ROWS)):
         on_gate = row == gate_row

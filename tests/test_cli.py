@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
@@ -20,6 +21,7 @@ from charstat.cli import cli
 from charstat.corpus import HubUnavailable
 from charstat.ngram.contexts import PRESETS, parse_context, select_contexts
 from charstat.progress import Steps
+from charstat.report import _plot
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD_KEYS = {
@@ -159,6 +161,13 @@ def test_default_names_tell_models_apart(text_file, workplace):
     sample = workplace / "sample"
     shutil.copy(text_file, sample)
     assert "embedded" not in run_json("build", "--data", "./sample", "--order", 1, "--contexts", "o1")["out"]
+
+
+def test_the_line_of_the_gate_stands_at_its_label():
+    correct = np.concatenate([np.arange(400) % 50 < 31, np.arange(9600) % 100 < 69])  # from 0.62 to 0.69: rows of 0.6 + 0.025 n
+    result = {"gate": 0.7, "accuracy": correct.mean(), "chars": correct.size}
+    rows = _plot(result, correct).plain.splitlines()[1:7]
+    assert [row[:6].strip() for row in rows].count("0.70") == 1
 
 
 @pytest.mark.parametrize(
