@@ -113,9 +113,9 @@ def cli(debug: bool) -> None:
               help="A preset or a comma list of names; `charstat inspect --contexts` prints them.  [default: what the models need]")  # fmt: skip
 @click.option("--models", default="mix", show_default=True, metavar="NAMES",
               help="What to build it for, the first for eval: of ppm, ppmc, ppmd, ctw, ngram, match, mix, advised.")  # fmt: skip
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Count only the first N characters of train.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Take only the first N characters of train.")
 @click.option("--held-out", type=click.IntRange(0), default=0, show_default=True, metavar="N",
-              help="Do not count the last N characters of train: the mixture learns its start from them.")  # fmt: skip
+              help="Do not count the last N of these characters: the mixture (mix) learns its start from them.")  # fmt: skip
 @click.option("--backend", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="What counts.")
 @click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="CPU threads.  [default: all]")
 @click.option("--memory", type=Size(), metavar="SIZE", help="Budget for counting buffers, such as 6G.  [default: 60 % of what is free]")
@@ -150,6 +150,10 @@ def build(
     contexts = needed_contexts(wanted) if contexts is None else contexts
     chosen = select_contexts(contexts, order)
     check_models(wanted, chosen)
+    if held_out and "mix" not in wanted:
+        note(
+            f"--held-out is of use for mix alone, and this model is built for {', '.join(wanted)}: eval --models mix begins with its start"
+        )
     engine, _ = choose_backend(backend, threads, memory)
 
     def place() -> Path:
@@ -179,8 +183,8 @@ def build(
             out=target, data=describe(corpus) | {"split": "train", "limit": limit}, read=reading, progress=progress,
         )  # fmt: skip
     seconds = time.perf_counter() - started
-    show_build({**model_facts(model), "seconds": seconds, "read_seconds": read_s, "chars_per_s": len(text) / seconds,
-                "peak_rss_bytes": _peak_rss_bytes()}, as_json)  # fmt: skip
+    show_build({**model_facts(model), "seconds": seconds, "read_seconds": read_s,
+                "chars_per_s": model.manifest["text"]["chars"] / seconds, "peak_rss_bytes": _peak_rss_bytes()}, as_json)  # fmt: skip
 
 
 @cli.command("eval")

@@ -214,6 +214,9 @@ class TestEntry:
         assert ours.start_chars == 6000 and (ours.start == theirs.start).all()
         assert all((ours.columns[name] == theirs.columns[name]).all() for name in theirs.columns)
         assert entry.count(train_text[: entry.HELD_OUT_FROM * 6000], preset, engine).start_chars == 0  # too short to spare any
+        said = []
+        entry.Entry(replace(preset, held_out_chars=2000).to_dict(), "cpu", contest_module("main").CharModel, said.append).train(train_text)
+        assert said[-1].startswith("counted 58,000 of 80,000 characters and learned a start from 2,000 on")
 
     @pytest.mark.parametrize("contract", ["main", "dev"])
     def test_the_model(self, contract, train_text, held_out):

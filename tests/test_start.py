@@ -1,6 +1,7 @@
 """mixers/start.py and `charstat build --held-out`: a mixture that begins with what was learned from text held out of the counting."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -154,6 +155,9 @@ def test_on_the_command_line(text, tmp_path, monkeypatch):
     both = run("eval", "--chars", 200, "--gate", 0, "--models", "mix,match", "--ablate", "--json")
     assert any("the table of sources with nothing learned" in note for note in json.loads(both.stdout)["notes"])
     assert json.loads(run("eval", "--chars", 200, "--gate", 0, "--models", "match", "--json").stdout)["notes"] == []
+    assert math.isclose(result["chars_per_s"] * result["seconds"], counted)
+    useless = run("build", "--data", "t.txt", "--order", 3, "--models", "ppm,match", "--held-out", 5000)
+    assert useless.stderr.startswith("--held-out is of use for mix alone") and useless.stderr.count("\n") == 1
     plain = json.loads(run("build", "--data", "t.txt", "--order", 3, "--json").stdout)
     assert plain["chars"] == counted + 5000 and plain["start_chars"] == 0
     assert "nothing would be left" in run("build", "--data", "t.txt", "--held-out", 30_000, code=2).stderr

@@ -125,7 +125,8 @@ class Entry:
             taken = choose_text(taken, self._chars(), "first")
             model = count(taken, self.preset, self._engine)
         stream = model.stream()
-        where = f"{len(taken):,} of {len(text):,} characters on {self._engine.device} ({self._engine.name})"
+        learned = f" and learned a start from {model.start_chars:,}" if model.start_chars else ""
+        where = f"{len(taken) - model.start_chars:,} of {len(text):,} characters{learned} on {self._engine.device} ({self._engine.name})"
         self._say(f"counted {where} in {time.perf_counter() - started:.3f} s")
         return self._class(stream)
 
