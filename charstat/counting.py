@@ -165,13 +165,13 @@ def build_model(
     """Count a text and return the model; with `out`, written there as a model directory and memory-mapped.
 
     order, contexts: see ngram.contexts.select_contexts. models: names of comparison.MODELS that this one is built for, also as one
-    string with commas, the first the one that eval takes; contexts are by default those that they need, and "ctw" and "advised" also have the weights of a context
-    tree computed for all orders, with CTW_TUNED's estimator. held_out_chars: so many characters at the end of the text are not
-    counted; the mixture learns its start from them (mixers/start.py). history: text before `text`, context only (for shards). alphabet: taken
-    from the text where not given. memory_bytes: the budget for counting buffers. data: a description for the manifest. meter:
-    a fresh EnergyMeter; build_model enters it around the counting. read: what reading the text took, for the list of phases in the
-    manifest; it is in no figure of the counting. CorpusError if the text is empty; ContextError for names that do not exist, and for
-    contexts without order 0 where a model needs it.
+    string with commas, the first the one that eval takes; contexts are by default those that they need, and "ctw" and "advised" also
+    have the weights of a context tree computed for all orders, with CTW_TUNED's estimator. held_out_chars: so many characters at the
+    end of the text are not counted; the mixture learns its start from them (mixers/start.py). history: text before `text`, context
+    only (for shards). alphabet: taken from the text that is counted where not given. memory_bytes: the budget for counting buffers.
+    data: a description for the manifest. meter: a fresh EnergyMeter; build_model enters it around the counting. read: what reading the
+    text took, for the list of phases in the manifest; it is in no figure of the counting. CorpusError if the text is empty; UserError
+    if all of it would be held out; ContextError for names that do not exist, and for contexts without order 0 where a model needs it.
     """
     models = parse_models(models if isinstance(models, str) else ",".join(models))
     contexts = needed_contexts(models) if contexts is None else contexts

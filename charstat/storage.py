@@ -66,15 +66,15 @@ class MemoryColumns:
         return at
 
     def read(self, column: str, at: int, size: int) -> np.ndarray:
-        """What append() put there, where it is: good until that column's next append()."""
+        """What append() put there, where it is: good until that column's next append(), and until finish()."""
         return self._room[column][at : at + size]
 
     def view(self) -> dict[str, np.ndarray]:
-        """All columns as they are now: each good until its next append()."""
+        """All columns as they are now: each good until its next append(), and all until finish()."""
         return {name: self._room[name][:size] for name, size in self._sizes.items()}
 
     def finish(self) -> dict[str, np.ndarray]:
-        """The columns, read-only; the room that was left is given back."""
+        """The columns, read-only; the room that was left is given back. Of what read() and view() gave, nothing may be used any more."""
         columns = {}
         for name in COLUMNS:
             column = columns[name] = self._room.pop(name)

@@ -35,10 +35,12 @@ NO_GUESSES, NO_PROBABILITIES = np.empty(0, np.uint8), np.empty(0)
 class Mixture(SymbolModel):
     """A stream on a model.
 
-    start: begin with what the model's start taught the mixer, where it has one and it fits (all contexts, no experts); start_chars says
-    from how many characters. overlay_limit: contexts that each family's overlay holds before it forgets the older half. contexts: names of those that are
-    mixed; all of the model's by default, but order 0, which the bias at every node stands for. match: whether the match model is mixed. experts: how many further models
-    give advice: their probabilities are inputs like the others, each with a learned weight (a neural net's, PPM's, any).
+    rates: what the mixer is tuned by; None for the defaults, which a start was learned with, too. overlay_limit: contexts that each family's
+    overlay holds before it forgets the older half. contexts: names of those that are mixed; all of the model's by default, but order 0, which
+    the bias at every node stands for. match: whether the match model is mixed. experts: how many further models give advice: their
+    probabilities are inputs like the others, each with a learned weight (a neural net's, PPM's, any). start: begin with what the model's
+    start taught the mixer, where it has one and it fits (all contexts, the match model, no experts); start_chars says from how many
+    characters, 0 for none.
     """
 
     def __init__(
