@@ -7,6 +7,8 @@ from hypothesis import HealthCheck, settings
 
 from charstat.counting import build_model
 
+pytest.register_assert_rewrite("streams")
+
 # "suite" gives the same examples in every run; "explore" is for looking for bugs: pytest --hypothesis-profile explore
 _common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("suite", derandomize=True, max_examples=40, **_common)
