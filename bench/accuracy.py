@@ -1,7 +1,7 @@
 """Accuracy and bits per character: python bench/accuracy.py MODEL [MODEL ..] --text TEXT [--windows 0,200000,..]
 
-One row per window of the text, the model's mixture started cold in each. The contest's score is the window that starts at 0;
-tune on the others, so that over-fitting shows.
+One row per window of the text, the model's mixture as built at the start of each: cold, or with what it learned from held-out text, which
+the title says then. The contest's score is the window that starts at 0; tune on the others, so that over-fitting shows.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def main() -> None:
         model = Model.load(path, verify=False)
         counted = model.manifest["text"]
         title = f"{path.name}: order {model.order}, contexts {model.manifest.get('preset')}, {model.n_rows:,} rows, {model.n_bytes / 1e9:.2f} GB"
-        header(title, counted)
         stream = model.stream()
+        header(title + (f", start from {stream.start_chars:,} held-out characters" if stream.start_chars else ""), counted)
         print(f"{'window':>20} {'accuracy':>9} {'bits/char':>10} {'chars/s':>9}")
         for start in (int(w) for w in a.windows.split(",")):
             r = evaluate(stream, text[start : start + a.chars])

@@ -65,7 +65,8 @@ def main() -> None:
         text = f.read(args.chars)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     about = model.manifest["text"]
-    print(f"model {args.model}: {about['chars']:,} characters, {model.n_bytes / 1e6:,.0f} MB of tables")
+    start = f", mix starts from {model.start_chars:,} held-out characters" if model.start_chars else ""
+    print(f"model {args.model}: {about['chars']:,} characters, {model.n_bytes / 1e6:,.0f} MB of tables{start}")
     print(f"text {args.text} [{args.start:,} : {args.start + len(text):,}], sha256 {digest}; one thread")
     print(f"{'model':15}{'order':>6}{'accuracy':>10}{'bits/char':>11}{'chars/s':>10}{'min':>9}{'max':>9}{'own MB':>9}{'opened':>9}")
     for order in [int(o) if o else None for o in args.order.split(",")]:

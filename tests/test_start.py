@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from charstat import FormatError, Model, UserError
+from charstat.alphabet import Alphabet
 from charstat.cli import cli
 from charstat.comparison import ablate
 from charstat.counting import build_model, hold_out
@@ -51,6 +52,20 @@ def test_what_is_held_out_is_not_counted(model, text):
     assert (model.start_chars, counted.start_chars, counted.start.size) == (HELD_OUT, 0, 0)
     assert model.manifest["start"]["text"]["chars"] == HELD_OUT
     assert "learn" in [phase["name"] for phase in model.manifest["build"]["phases"]]
+
+
+def test_with_history(text):
+    """What stands before the text is context of what is counted, and neither counted nor learned from."""
+    history, shard = text[:9000], text[9000:30_000]
+    options = {**OPTIONS, "models": ("mix", "ctw"), "alphabet": Alphabet.from_text(text), "history": history}
+    model = build_model(shard, held_out_chars=3000, **options)
+    counted = build_model(shard[:-3000], **options)
+    assert all(np.array_equal(model.columns[name], counted.columns[name]) for name in counted.columns)
+    assert np.array_equal(model.betas, counted.betas) and model.betas.size
+    assert model.manifest["text"] == counted.manifest["text"] and model.manifest["text"]["history_chars"] == 9000
+    cold = started(model, start=False)
+    cold.score(shard[-3000:])
+    assert np.array_equal(pack(cold.mixer), model.start)
 
 
 def test_the_start_is_what_a_stream_learns_from_it(model, text):
