@@ -3,7 +3,9 @@
 A backend is an object with `name`, `device`, `synchronize()` and `count(symbols, border, contexts, info, phase)`, which yields
 the vocabulary and a CountTable for every context, in any order (cpu/backend.py, gpu/backend.py). All backends yield the same arrays,
 bit for bit. `weigh(...)` computes the weights of a context tree from the tables of the character orders (ctw/weights.py), for the
-models that have one. Counting is all the training there is, but for the mixture's start, where text is held out for it (mixers/start.py).
+models that have one; those of two backends are the same but for the rounding of logarithms.
+
+Counting is all the training there is, but for the mixture's start, where text is held out for it (mixers/start.py).
 """
 
 from __future__ import annotations
