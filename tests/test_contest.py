@@ -465,6 +465,8 @@ class TestCommands:
             names["__author__"] == 'A "quoted" \\ name\n' and names["BACKEND"] == "cpu" and Preset(**names["SETTINGS"]) == PRESETS["full"]
         )
         assert not re.search(r'"@\w+@"', source)
+        full = CliRunner().invoke(cli, ["bundle", "--out", str(tmp_path / "full"), "--preset", "full"], env={"COLUMNS": "250"})
+        assert "the last 1,000,000 are not counted" in full.stdout
         table = CliRunner().invoke(cli, ["bundle", "--out", str(tmp_path / "other")], env={"COLUMNS": "250"})
         assert table.exit_code == 0 and "submission.py" in table.stdout and "gate" in table.stdout
 

@@ -21,6 +21,8 @@ def show_bundle(bundle: Bundle, as_json: bool) -> None:
             "wheel": bundle.wheel_name, "wheel_sha256": bundle.wheel_sha256, "wheel_bytes": bundle.wheel_bytes,
         })  # fmt: skip
     chars = "all, as far as time and memory go" if preset.chars is None else f"{preset.chars:,}, {preset.sample}"
+    if preset.held_out_chars:
+        chars += f"; the last {preset.held_out_chars:,} are not counted, but the mixture learns its start from them"
     _show(_facts("Submission", False, [
         ("File", f"{bundle.path}, {_bytes(bundle.bytes)}"),
         ("Author", bundle.author),
