@@ -154,6 +154,7 @@ class TestEnvironment:
 
         monkeypatch.setattr(environment.subprocess, "run", run)
         monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.setattr(environment.site, "getsitepackages", environment.site.getsitepackages)
         return calls
 
     def test_what_is_missing_is_installed_once_and_comes_last(self, tmp_path, monkeypatch):
@@ -162,6 +163,7 @@ class TestEnvironment:
         assert sys.path[-1].startswith(str(tmp_path)) and len(calls) == 1 and "absent>=1" in calls[0]
         assert any(each.startswith("numpy==") for each in calls[0])  # the numpy that is there stays
         assert "charstat_absent" in said[0] and "not metered" in said[0]
+        assert environment.site.getsitepackages()[-1] == sys.path[-1]  # where CuPy looks for NVRTC
         sys.path.pop()
         assert environment.provide("charstat_absent", ("absent>=1",), str(tmp_path), said.append) is None and len(calls) == 1
 

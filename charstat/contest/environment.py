@@ -11,6 +11,7 @@ import ctypes
 import importlib
 import os
 import shutil
+import site
 import subprocess
 import sys
 import tempfile
@@ -63,8 +64,19 @@ def provide(module: str, wanted: tuple[str, ...], home: str, say: Say) -> str | 
             return why
     if target not in sys.path:
         sys.path.append(target)
+        _show_as_site_packages(target)
     importlib.invalidate_caches()
     return None if find_spec(module) is not None else f"it is not in {target}, remove that directory"
+
+
+def _show_as_site_packages(target: str) -> None:
+    """Let CuPy find the toolkit that was installed beside it.
+
+    subtle: from version 14 on, CuPy has cuda.pathfinder look for NVRTC and the CUDA headers, and that asks `site` for the directories of
+    packages (and CUDA_PATH, and the loader), never sys.path. Without NVRTC no kernel compiles.
+    """
+    known = site.getsitepackages
+    site.getsitepackages = lambda prefixes=None: [*known(prefixes), target]
 
 
 def _install(wanted: tuple[str, ...], target: str) -> str | None:
