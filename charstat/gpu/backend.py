@@ -287,8 +287,8 @@ class _Job:
             return _done(assemble(context, identities, starts, rows, sums if context.is_words else None))
 
     def _fetch_table(self, context: Context, runs: Runs) -> Future:
-        layout = lay_out(self.arrays, context, runs)
-        return self.copier.fetch(layout.arrays, lambda hosts: CountTable(context, layout.bits, layout.start_bits, *hosts))
+        bits, start_bits, arrays = lay_out(self.arrays, context, runs)
+        return self.copier.fetch(arrays, lambda hosts: CountTable(context, bits, start_bits, *hosts))  # which must not hold the arrays
 
     def _exact_tables(self, contexts: list[Context]) -> Iterator[Future]:
         """Orders up to EXACT_ORDER from one sort of 9-grams, the highest first."""
