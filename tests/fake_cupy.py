@@ -4,20 +4,46 @@ It counts live bytes and fails beyond a limit, makes copies only when somebody w
 the host by g++ (host_kernels; without g++ its RawModule has no library: use the array twins).
 
 It refuses what would depend on CuPy's version, or fail on a device: operands of different dtypes, Python numbers beside arrays,
-host arrays mixed with device arrays, indices out of range, sorting views that are not contiguous. What it cannot show: see bench/GPU.md.
+host arrays mixed with device arrays, indices out of range, one place assigned to twice, sorting views that are not contiguous.
+What it cannot show: see bench/GPU.md.
 """
 
 import ctypes
+import importlib
+import importlib.util
 import re
 import shutil
 import subprocess
 import threading
 import types
-from functools import cache
+import warnings
+from functools import cache, partial
 
 import numpy as np
+import pytest
 
 from charstat.gpu import kernels
+
+UNARY = ("log", "exp", "log1p", "rint", "absolute", "reciprocal", "logical_not")
+BINARY = ("add", "minimum", "maximum")
+
+# On a device, a warning of CuPy's or the driver's is no failure.
+ON_GPU = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
+
+
+def real_cupy():
+    """CuPy itself, for the tests marked ON_GPU; skips where it or a device is missing."""
+    if importlib.util.find_spec("cupy") is None:
+        pytest.skip("CuPy is not installed")
+    with warnings.catch_warnings(action="ignore"):
+        cupy = importlib.import_module("cupy")
+    try:
+        found = cupy.cuda.runtime.getDeviceCount() > 0
+    except cupy.cuda.runtime.CUDARuntimeError as e:
+        pytest.skip(f"no CUDA device: {e}")
+    if not found:
+        pytest.skip("no CUDA device")
+    return cupy
 
 
 class FakeOutOfMemory(MemoryError):
@@ -127,6 +153,8 @@ class FakeArray:
     def __setitem__(self, key, value):
         if isinstance(value, bool) and self.dtype == np.bool_:
             value = np.bool_(value)
+        if isinstance(key, FakeArray) and np.unique(key._a).size != key.size:
+            raise IndexError("a place assigned to twice, which of the values it gets is left open")
         target = self._new(self._a[self._key(key)]) if isinstance(value, FakeArray) else self
         self._a[self._key(key)] = target._operand(value)
 
@@ -139,6 +167,7 @@ class FakeArray:
     def sort(self):
         if not self._a.flags.c_contiguous or self._a.dtype.kind != "u":
             raise TypeError("sorts here are of contiguous unsigned keys")
+        assert self.size, "a sort of nothing: CuPy 13 hands it to thrust, with a null pointer"
         workspace = self._memory.block(self.nbytes + self.nbytes // 8)
         self._a.sort()
         del workspace
@@ -281,7 +310,10 @@ class FakeCupy:
 
     def __init__(self, limit=1 << 40, library=None):
         self.memory = memory = FakeMemory(limit)
-        self.minimum = FakeUfunc(np.minimum)
+        for name in BINARY:
+            setattr(self, name, FakeUfunc(getattr(np, name)))
+        for name in UNARY:
+            setattr(self, name, partial(self._unary, getattr(np, name)))
         self.RawModule = type("RawModule", (FakeRawModule,), {"library": library})
         pool = types.SimpleNamespace(free_bytes=lambda: 0, used_bytes=lambda: memory.live, free_all_blocks=lambda: None)
         self.get_default_memory_pool = lambda: pool
@@ -327,8 +359,13 @@ class FakeCupy:
     def flatnonzero(self, a):
         return a._new(np.flatnonzero(a._a))
 
-    def logical_not(self, a):
-        return a._new(np.logical_not(a._a))
+    @staticmethod
+    def _unary(function, a):
+        return a._new(function(a._a))
+
+    def where(self, condition, a, b):
+        assert condition.dtype == np.bool_ and a.dtype == b.dtype and condition.shape == a.shape == b.shape
+        return a._new(np.where(condition._a, a._a, b._a))
 
     def cumsum(self, a, dtype):
         return a._new(np.cumsum(a._a, dtype=dtype))
@@ -342,7 +379,7 @@ class FakeCupy:
         return a._new(np.searchsorted(a._a, v._a, side))
 
     def bincount(self, x, minlength):
-        assert x.dtype.kind in "iu"
+        assert x.dtype.kind in "iu" and x.size, "CuPy 13 has no bincount of nothing"
         return x._new(np.bincount(x._a, minlength=minlength))
 
 

@@ -7,15 +7,12 @@
 FakeCupy: fake_cupy.py. Choosing a device, and the CUDA source: test_gpu_device.py.
 """
 
-import importlib
-import importlib.util
-import warnings
 from contextlib import nullcontext
 from functools import cache
 
 import numpy as np
 import pytest
-from fake_cupy import FakeCupy
+from fake_cupy import ON_GPU, FakeCupy, real_cupy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,9 +24,9 @@ from charstat.energy import EnergyMeter
 from charstat.errors import ResourceError
 from charstat.gpu import arrays, tokens
 from charstat.gpu.arrays import NumpyArrays
-from charstat.gpu.backend import GPUBackend
+from charstat.gpu.backend import GPUBackend, _Job
 from charstat.gpu.memory import MAX_PIECES, Plan, chunk_size, least_bytes, plan_sort
-from charstat.gpu.runs import insert
+from charstat.gpu.runs import Runs, insert
 from charstat.gpu.transfer import DeviceCopier
 from charstat.model import model_symbol_info
 from charstat.ngram.contexts import select_contexts
@@ -96,11 +93,7 @@ def on_cpu(text, border, contexts, order):
     return counted(CPUBackend(1), text, border, contexts, order)
 
 
-# On a device, a warning of CuPy's or the driver's is no failure.
-ON_GPU = [pytest.param(name, marks=[pytest.mark.gpu, pytest.mark.filterwarnings("default")]) for name in ("gpu", "gpu twins")]
-
-
-@pytest.fixture(params=["numpy", "fake", "fake twins", *ON_GPU])
+@pytest.fixture(params=["numpy", "fake", "fake twins", pytest.param("gpu", marks=ON_GPU), pytest.param("gpu twins", marks=ON_GPU)])
 def make_backend(request, library):
     """A function that makes a backend on the array module, given a limit of its memory."""
     module, _, twins = request.param.partition(" ")
@@ -111,20 +104,6 @@ def make_backend(request, library):
             pytest.skip("no g++: the CUDA kernels cannot be run on the host")
         return lambda limit=None: GPUBackend(FakeCupy(limit or 1 << 40, library), kernels=not twins)
     return lambda limit=None: GPUBackend(real_cupy(), limit, kernels=not twins)
-
-
-def real_cupy():
-    if importlib.util.find_spec("cupy") is None:
-        pytest.skip("CuPy is not installed")
-    with warnings.catch_warnings(action="ignore"):
-        cupy = importlib.import_module("cupy")
-    try:
-        found = cupy.cuda.runtime.getDeviceCount() > 0
-    except cupy.cuda.runtime.CUDARuntimeError as e:
-        pytest.skip(f"no CUDA device: {e}")
-    if not found:
-        pytest.skip("no CUDA device")
-    return cupy
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -183,7 +162,7 @@ def test_pieces_under_a_limit_make_the_same_tables(text, name, limit):
     assert backend.notes == []
 
 
-@pytest.mark.parametrize("module", ["fake", ON_GPU[0]])
+@pytest.mark.parametrize("module", ["fake", pytest.param("gpu", marks=ON_GPU)])
 def test_a_device_limit_is_kept(english, library, module, monkeypatch):
     """The planner's sizes are right: nothing runs out of memory, although an allocation beyond the limit fails."""
     monkeypatch.setattr(arrays, "SPARE_BYTES", 0)
@@ -277,6 +256,19 @@ def test_pinned_memory_may_be_refused():
     copier = DeviceCopier(fake, 0, slots=2, slot_bytes=64)
     assert copier.fetch([copier.upload(np.arange(99))], lambda hosts: hosts[0].tolist()).result() == list(range(99))
     copier.close()
+
+
+def test_a_table_that_has_arrived_holds_no_device_memory():
+    fake, table = FakeCupy(), on_cpu("abracadabra", 0, "o2", 1)["o2"]
+    runs = Runs(*map(fake.asarray, (table.identities(), table.starts().astype(np.uint32), table.rows, np.empty(0, np.uint32))))
+    job = _Job(GPUBackend(fake, kernels=False), np.zeros(1, np.uint8), 0, (table.context,), None, phase)
+    done = job._fetch_table(table.context, runs)
+    del runs
+    live = []
+    done.add_done_callback(lambda _: live.append(fake.memory.live))
+    assert_equal({"o2": done.result()}, {"o2": table})
+    job.close()
+    assert live == [0]
 
 
 def test_warm_up_touches_everything(library):

@@ -1,14 +1,11 @@
 """gpu/weights.py against the CPU's weights: on NumPy, on the imitation of CuPy, and on a device (marked gpu; skips where there is none)."""
 
-import importlib.util
-import warnings
 from contextlib import nullcontext
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from fake_cupy import FakeCupy, FakeUfunc
+from fake_cupy import ON_GPU, FakeCupy, real_cupy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,40 +20,16 @@ from charstat.gpu.keys import Text
 from charstat.gpu.weights import Level, _links
 
 CHAINS = ["o0,o1,o2,o3", "o0,o2,o8,o9", "o0,o1,o2,o3,o4,o5,o6,o8,o11,o14", "o0,o10,o12,o17,o24", "o0"]
-UNARY = ("log", "exp", "log1p", "rint", "absolute", "reciprocal")
-BINARY = ("add", "maximum")
 
 
-class FakeCupyMath(FakeCupy):
-    """What the weights use beside what the counting does."""
-
-    def __init__(self, limit=1 << 40):
-        super().__init__(limit)
-        for name in BINARY:
-            setattr(self, name, FakeUfunc(getattr(np, name)))
-        for name in UNARY:
-            setattr(self, name, partial(self._unary, getattr(np, name)))
-
-    @staticmethod
-    def _unary(function, a):
-        return a._new(function(a._a))
-
-    def where(self, condition, a, b):
-        assert condition.dtype == np.bool_ and a.dtype == b.dtype and condition.shape == a.shape == b.shape
-        return a._new(np.where(condition._a, a._a, b._a))
-
-
-@pytest.fixture(params=["numpy", "fake", pytest.param("gpu", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["numpy", "fake", pytest.param("gpu", marks=ON_GPU), pytest.param("gpu twins", marks=ON_GPU)])
 def make(request):
-    """make(limit_bytes): a GPU backend without CUDA kernels."""
+    """make(): a GPU backend on the array module. The weights have no CUDA kernels; without them the backend takes smaller chunks."""
     if request.param == "numpy":
-        return lambda limit=None: GPUBackend(np, limit)
+        return lambda: GPUBackend(np)
     if request.param == "fake":
-        return lambda limit=1 << 40: GPUBackend(FakeCupyMath(limit), kernels=False)
-    cupy = pytest.importorskip("cupy")
-    if cupy.cuda.runtime.getDeviceCount() == 0:
-        pytest.skip("no CUDA device")
-    return lambda limit=None: GPUBackend(cupy, limit, kernels=False)
+        return lambda: GPUBackend(FakeCupy(), kernels=False)
+    return lambda: GPUBackend(real_cupy(), kernels=request.param == "gpu")
 
 
 def phase(name):
@@ -146,16 +119,16 @@ def test_links_equal_the_cpus(make, english):
 def test_without_enough_memory_the_cpu_does_it(english):
     counts = counted(english[:20_000], CHAINS[2])
     expected = dict(CPUBackend(2).weigh(*counts, KT, 0.2, phase))
-    device = FakeCupyMath()
+    device = FakeCupy()
     list(GPUBackend(device, kernels=False).weigh(*counts, KT, 0.2, phase))
     assert device.memory.live == 0
     for share in (0.01, 0.3, 0.7):
-        small = FakeCupyMath(int(share * device.memory.peak))
+        small = FakeCupy(int(share * device.memory.peak))
         backend = GPUBackend(small, kernels=False, threads=2)
         assert_close(dict(backend.weigh(*counts, KT, 0.2, phase)), expected)
         assert len(backend.notes) == (share < 0.5) and small.memory.live == 0  # above, smaller chunks do
     for fail_at in (1, 50, 500, 1_500):  # after some orders were done, too
-        broken = FakeCupyMath()
+        broken = FakeCupy()
         broken.memory.fail_at = fail_at
         backend = GPUBackend(broken, kernels=False)
         assert_close(dict(backend.weigh(*counts, KT, 0.2, phase)), expected)
@@ -184,13 +157,3 @@ def test_parts_end_where_contexts_do(english):
     parts = list(level.parts(1))
     assert len(parts) > 5 and all(0 < hi - lo <= 128 for lo, hi in parts)
     assert [hi for _, hi in parts[:-1]] == [lo for lo, _ in parts[1:]] and {lo for lo, _ in parts} <= set(table.starts().tolist())
-
-
-def test_cupy_has_what_is_used():
-    """Of an installed CuPy, device or not."""
-    if importlib.util.find_spec("cupy") is None:
-        pytest.skip("CuPy is not installed")
-    with warnings.catch_warnings(action="ignore"):
-        cupy = importlib.import_module("cupy")
-    assert [name for name in (*UNARY, *BINARY, "minimum", "where", "full", "concatenate") if not hasattr(cupy, name)] == []
-    assert callable(cupy.add.at) and callable(cupy.minimum.at) and hasattr(cupy.ndarray, "view")

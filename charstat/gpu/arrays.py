@@ -102,8 +102,9 @@ class CupyArrays:
         return DeviceCopier(self.xp, self.device_id)
 
     def sort(self, keys: Array) -> None:
-        self._reserve(keys.nbytes)
-        keys.sort()
+        if keys.size > 1:  # CuPy 13 hands an empty array's null pointer to thrust
+            self._reserve(keys.nbytes)
+            keys.sort()
 
     def argsort(self, keys: Array) -> Array:
         if keys.size < 2:
