@@ -276,6 +276,15 @@ def test_warm_up_touches_everything(library):
     GPUBackend(FakeCupy(library=library), kernels=library is not None).warm_up(1_000)
 
 
+@pytest.mark.parametrize("weights", [False, True])
+def test_warm_up_weighs_only_when_asked(monkeypatch, weights):
+    fake, seen = FakeCupy(), []
+    monkeypatch.setattr(fake, "log1p", lambda a, log1p=fake.log1p: seen.append(a.size) or log1p(a))
+    backend = GPUBackend(fake, kernels=False)
+    backend.warm_up(weights=weights)
+    assert bool(seen) == weights and backend.notes == [] and fake.memory.live == 0
+
+
 def test_phases_do_not_nest_and_have_their_names(text, library):
     class Silent:
         reason, note, name, device_present = "not here", "", None, False

@@ -25,8 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from charstat.alphabet import Alphabet
 from charstat.cpu.backend import CPUBackend, join_runs
 from charstat.cpu.orders import short_windows
+from charstat.ctw.weights import ZERO_REDUNDANCY
 from charstat.energy import NvmlReader
 from charstat.gpu.arrays import Array, Arrays, CupyArrays, NumpyArrays
 from charstat.gpu.keys import WINDOW, Text, char_keys, window_keys
@@ -85,12 +87,15 @@ class GPUBackend:
         if self.arrays.to_host(changes(self.arrays, keys, 0)).tolist() != [0, 2, 3]:
             raise RuntimeError("a kernel ran and wrote something else")
 
-    def warm_up(self, chars: int | None = None) -> None:
+    def warm_up(self, chars: int | None = None, weights: bool = False) -> None:
         """Create the CUDA context and compile every kernel, which takes seconds once: CuPy caches them in ~/.cupy.
 
-        chars: the size of the text to come; where its arrays pass 2 GB, the kernels' other variants are compiled, too.
+        chars: the size of the text to come; where its arrays pass 2 GB, the kernels' other variants are compiled, too, but for those of
+        the weights. weights: of a context tree will be computed; their kernels are as many again.
         """
         self._count_noise(WARM_UP_CHARS, select_contexts("wide", 24))
+        if weights:
+            self._weigh_noise(WARM_UP_CHARS)
         large = LARGE_BYTES // 8 + WARM_UP_CHARS
         if chars is not None and chars > large and isinstance(self.arrays, CupyArrays):
             plan = plan_sort(large, self.arrays.free_bytes(), self.arrays.chunk)
@@ -100,9 +105,17 @@ class GPUBackend:
 
     def _count_noise(self, n: int, contexts: tuple[Context, ...]) -> None:
         noise = np.random.default_rng(n).integers(0, 127, min(n, LARGE_BYTES >> 8), np.uint8)
-        every = np.arange(128, dtype=np.uint8)
-        info = SymbolInfo((every % 5 == 0).astype(np.uint8), every, every % 4 + 1, every)
-        for _ in self.count(np.resize(noise, n), 0, contexts, info, lambda name: nullcontext()):
+        for _ in self.count(np.resize(noise, n), 0, contexts, _noise_info(), lambda name: nullcontext()):
+            pass
+
+    def _weigh_noise(self, n: int) -> None:
+        text = "".join(np.random.default_rng(n).choice(list("abcdefgh"), n))
+        alphabet = Alphabet.from_text(text)
+        symbols, chain = alphabet.encode(text), select_contexts("o0,o2,o9,o11")  # links between exact orders, hashed ones, and both
+        counted = self.count(symbols, 0, chain, _noise_info(), lambda name: nullcontext())
+        tables = sorted(counted, key=lambda table: -table.context.param)
+        # The zero-redundancy estimator does all that KT does, and more.
+        for _ in self.weigh(tables, symbols, 0, alphabet.tree.arrays, ZERO_REDUNDANCY, 0.5, lambda name: nullcontext()):
             pass
 
     def count(
@@ -337,6 +350,12 @@ class _Job:
         identities, first_rows = contexts_of(self.arrays, keys)
         del keys, counts
         return self._fetch_table(context, by_identity(self.arrays, identities, first_rows, rows))
+
+
+def _noise_info() -> SymbolInfo:
+    """What the symbols of a warm-up's noise are: something of everything."""
+    every = np.arange(128, dtype=np.uint8)
+    return SymbolInfo((every % 5 == 0).astype(np.uint8), every, every % 4 + 1, every)
 
 
 def _done(value: Any) -> Future:
