@@ -4,7 +4,7 @@
     python bench/gpu_build.py --text wiki.train.raw --sizes 1M,5M,20M,135M,540M --repeats 5,5,5,3,1 --cpu-up-to 540M --memory 4G
 
 A run is one count() of a backend: symbols in host memory to tables in host memory. "train" is one build_model() from the text, in
-memory. Every run is timed alone; the joules are those of one block of runs that lasts ENERGY_S or more, divided by the runs, because
+memory. The weights of a context tree (gpu_weights.py) are timed up to --weights-up-to characters. Every run is timed alone; the joules are those of one block of runs that lasts ENERGY_S or more, divided by the runs, because
 NVML's counter steps every 100 ms. The files are written after every size. Texts that are too short are repeated, the copies with one in eight lower-case letters replaced by
 another that depends on the position. Where there is no GPU, it says so and measures the CPU.
 
@@ -30,6 +30,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from bench.gpu_weights import measure_weights, weights_table
 from charstat.alphabet import Alphabet
 from charstat.corpus import text_fingerprint
 from charstat.counting import build_model, choose_backend
@@ -139,11 +140,11 @@ class Machine:
             self.about[name] = rate
         self.gpu.arrays.release()
 
-    def warm_up(self, chars: int) -> None:
+    def warm_up(self, chars: int, weights: bool) -> None:
         """Compile everything, timed: the first time, and again, which is what is left when the caches are full."""
         for name in ("warm_up_s", "warm_up_again_s"):
             started = time.perf_counter()
-            self.gpu.warm_up(chars)
+            self.gpu.warm_up(chars, weights)
             self.gpu.synchronize()
             self.about[name] = time.perf_counter() - started
 
@@ -253,7 +254,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
-def report(machine: Machine, results: list[dict], text: str, args: argparse.Namespace) -> str:
+def report(machine: Machine, results: list[dict], weighed: list[dict], text: str, args: argparse.Namespace) -> str:
     """Everything as Markdown that reads well as text."""
     about = machine.about
     lines = [f"Command: `{args.command}`", ""]
@@ -295,6 +296,7 @@ def report(machine: Machine, results: list[dict], text: str, args: argparse.Name
             p = r["phases"].get(name)
             cells.append("" if p is None else f"{p['seconds']:.3f}" + ("" if p["gpu_gross_j"] is None else f" ({p['gpu_gross_j']:.1f} J)"))
         lines += [f"| {r['chars']:,} | {r['backend']} | " + " | ".join(cells) + " |"]
+    lines += weights_table(weighed, spread)
     if floors := [r for r in results if r["floor"]]:
         lines += ["", "Floors by bytes moved, at the measured rates, and the gap of the median run to the second:", ""]
         lines += [
@@ -316,6 +318,9 @@ def main() -> None:
     parser.add_argument("--text", help="UTF-8 text, or .xz of one; default: ../shared/data/featured.txt.xz, else the embedded sample")
     parser.add_argument("--sizes", type=parse_sizes, default="1M,5M,20M,135M,540M", help="characters, such as 1M,20M (default %(default)s)")
     parser.add_argument("--cpu-up-to", type=parse_size, default="20M", help="larger sizes on the GPU only (default %(default)s)")
+    parser.add_argument(
+        "--weights-up-to", type=parse_size, default="20M", help="no weights of a context tree for larger sizes (default %(default)s)"
+    )
     parser.add_argument(
         "--repeats", type=parse_sizes, default="5", help="runs, one number for all sizes or one for each (default %(default)s)"
     )
@@ -344,12 +349,12 @@ def main() -> None:
     if machine.gpu is not None:
         machine.sample_idle()
         machine.measure_bandwidth()
-        machine.warm_up(largest)
+        machine.warm_up(largest, any(size <= args.weights_up_to for size, _ in plan))
     source, what = read_text(args.text, largest)
     text = f"{what}, {len(source):,} characters, SHA-256 {text_fingerprint(source)['sha256'][:16]}"
     if largest > len(source):
         text += "; beyond them, copies with 1 in 8 lower-case letters replaced by position"
-    results = []
+    results, weighed = [], []
     for size, repeats in plan:
         piece = extend(source, size)
         for name in ("cpu", "gpu"):
@@ -364,20 +369,26 @@ def main() -> None:
                 results.append(measure(machine, name, piece, repeats, args))
                 s = results[-1]["seconds"]
                 print(f"{size:,} {name}: {s['min']:.3f} / {s['median']:.3f} / {s['max']:.3f} s", flush=True)
+                if size <= args.weights_up_to:
+                    weighed.append(measure_weights(machine.backend(name), name, piece, repeats, args.threads))
+                    print(f"{size:,} {name}: weights {weighed[-1]['failed'] or spread(weighed[-1]['seconds'])}", flush=True)
         if machine.gpu:
             reader = machine.gpu.energy_reader()
             machine.about["sm_mhz_after"] = reader.sm_clock_mhz() if reader.open() else None
-        body = write(machine, results, text, args)
+        body = write(machine, results, weighed, text, args)
     print("\n" + body)
 
 
-def write(machine: Machine, results: list[dict], text: str, args: argparse.Namespace) -> str:
+def write(machine: Machine, results: list[dict], weighed: list[dict], text: str, args: argparse.Namespace) -> str:
     """Write the files that were asked for; returns the report."""
-    body = (f"Equality tests: {args.tests}\n\n" if args.tests else "") + report(machine, results, text, args)
+    body = (f"Equality tests: {args.tests}\n\n" if args.tests else "") + report(machine, results, weighed, text, args)
     if args.json:
         Path(args.json).parent.mkdir(parents=True, exist_ok=True)
         Path(args.json).write_text(
-            json.dumps({"machine": machine.about, "no_gpu": machine.why_not, "text": text, "results": results}, indent=1) + "\n"
+            json.dumps(
+                {"machine": machine.about, "no_gpu": machine.why_not, "text": text, "results": results, "weights": weighed}, indent=1
+            )
+            + "\n"
         )
     if args.markdown:
         file = Path(args.markdown)

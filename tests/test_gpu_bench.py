@@ -30,7 +30,9 @@ def test_the_benchmark_runs(bench, monkeypatch, library, tmp_path, capsys, with_
     source, out, page = tmp_path / "text", tmp_path / "out.json", tmp_path / "page.md"
     source.write_text("The quick brown fox\njumps over 13 lazy dogs. " * 30, encoding="utf-8")
     page.write_text(f"before\n{bench.MARKS[0]}\nearlier numbers\n{bench.MARKS[1]}\nafter\n", encoding="utf-8")
-    options = f"--text {source} --sizes 1k,2k --cpu-up-to 1k --repeats 2 --threads 1 --json {out} --markdown {page}".split()
+    options = (
+        f"--text {source} --sizes 1k,2k --cpu-up-to 1k --repeats 2 --weights-up-to 1k --threads 1 --json {out} --markdown {page}".split()
+    )
     monkeypatch.setattr(sys, "argv", ["bench/gpu_build.py", *options])
     bench.main()
     written = json.loads(out.read_text())
@@ -40,6 +42,11 @@ def test_the_benchmark_runs(bench, monkeypatch, library, tmp_path, capsys, with_
     ]
     for r in written["results"]:
         assert r["seconds"]["n"] == 2 and r["tables"] == written["results"][0]["tables"] or r["chars"] == 2000
+    assert [(w["chars"], w["backend"], len(w["seconds"])) for w in written["weights"]] == [
+        (1000, "cpu", 2),
+        *([(1000, "gpu", 2)] if with_device else []),
+    ]
+    assert all(w["failed"] is None and w["betas"] == written["weights"][0]["betas"] and w["notes"] == [] for w in written["weights"])
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "earlier" not in text
     assert ("copies with 1 in 8" in text) == with_device
@@ -61,6 +68,18 @@ def test_repeats_for_each_size(bench, monkeypatch, tmp_path, capsys):
     assert [(r["chars"], r["seconds"]["n"]) for r in results] == [(1000, 3), (2000, 1)]
     shown = capsys.readouterr().out
     assert "| 1,000 | cpu | 3 | " in shown and "| 2,000 | cpu | 1 | " in shown and "9,000" not in shown
+
+
+def test_weights_that_fail_are_a_line_of_the_report(bench, monkeypatch, tmp_path, capsys):
+    def fail(*_):
+        raise RuntimeError("an illegal memory access")
+
+    monkeypatch.setattr("charstat.cpu.backend.CPUBackend.weigh", fail)
+    results = without_device(bench, monkeypatch, tmp_path, "--sizes 1k,2k --repeats 1")
+    shown = capsys.readouterr().out
+    assert (
+        len(results) == 2 and "| 2,000 | cpu | 0 | – | 0 | 0 |" in shown and "- 1,000 cpu: RuntimeError: an illegal memory access" in shown
+    )
 
 
 def test_what_was_measured_is_kept(bench, monkeypatch, tmp_path):
