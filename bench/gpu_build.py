@@ -367,16 +367,20 @@ def main() -> None:
                     lambda _: nullcontext(),
                 )
                 results.append(measure(machine, name, piece, repeats, args))
-                s = results[-1]["seconds"]
-                print(f"{size:,} {name}: {s['min']:.3f} / {s['median']:.3f} / {s['max']:.3f} s", flush=True)
+                told(f"{size:,} {name}", results[-1]["seconds"])
                 if size <= args.weights_up_to:
                     weighed.append(measure_weights(machine.backend(name), name, piece, repeats, args.threads))
-                    print(f"{size:,} {name}: weights {weighed[-1]['failed'] or spread(weighed[-1]['seconds'])}", flush=True)
+                    told(f"{size:,} {name} weights", spread(weighed[-1]["seconds"]), weighed[-1]["failed"])
         if machine.gpu:
             reader = machine.gpu.energy_reader()
             machine.about["sm_mhz_after"] = reader.sm_clock_mhz() if reader.open() else None
         body = write(machine, results, weighed, text, args)
     print("\n" + body)
+
+
+def told(what: str, s: dict | None, failed: str | None = None) -> None:
+    """A line of progress."""
+    print(f"{what}: " + (f"{s['min']:.3f} / {s['median']:.3f} / {s['max']:.3f} s" if s else str(failed)), flush=True)
 
 
 def write(machine: Machine, results: list[dict], weighed: list[dict], text: str, args: argparse.Namespace) -> str:
