@@ -82,6 +82,18 @@ def test_it_pays_from_the_first_characters_on(model, another):
     assert warm.score(another).mean() < cold.score(another).mean() - 0.02
 
 
+def test_what_has_learned_long_moves_less(model, another):
+    """The rate of the weights falls with the characters learned from, those of the start included."""
+    young = {**model.manifest, "start": {**model.manifest["start"], "chars": 1}}
+    moved = []
+    for manifest in (model.manifest, young):
+        stream = started(Model(manifest, {**model.columns, "betas": model.betas, "start": model.start}))
+        before = stream.mixer.weights.copy()
+        stream.score(another[:100])
+        moved.append(np.abs(stream.mixer.weights - before).sum())
+    assert 2 * moved[0] < moved[1]
+
+
 def test_reset_goes_back_to_the_start(model, another):
     stream = started(model)
     first = stream.guess_and_score(another)
