@@ -28,12 +28,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from charstat.charmodel_api import evaluate
-from charstat.contest.entry import count, warm_text
+from charstat.contest.entry import count
 from charstat.contest.presets import SAMPLES, Preset, choose_text
 from charstat.corpus import open_corpus
 from charstat.counting import choose_backend
 from charstat.energy import EnergyMeter
 from charstat.ngram.contexts import select_contexts
+from charstat.warm_up import warm_text
 
 GATE, MARGIN = 0.70, 0.705
 WINDOWS, WINDOW_CHARS = (240_000, 480_000, 720_000), 60_000

@@ -77,17 +77,21 @@ _plain = str.__str__
 """The text itself; of an instance of a subclass, which numba does not know, the plain string. TypeError for anything but a str."""
 
 
-def count_code_points(text: str, threads: int | None = None) -> np.ndarray:
-    """How often each code point occurs: int64 [0x110000]. threads: at most so many, None for all."""
+def _end(text: str, end: int | None) -> int:
+    return len(text) if end is None else min(end, len(text))
+
+
+def count_code_points(text: str, threads: int | None = None, end: int | None = None) -> np.ndarray:
+    """How often each code point occurs in text[:end]: int64 [0x110000]. threads: at most so many, None for all."""
     points = _readable(_plain(text))
 
     def tally(lo: int, hi: int) -> tuple[np.ndarray, int]:
         counts = np.zeros(CODE_POINTS, np.int64)
         return counts, _tally(points, lo, hi, counts) + 1
 
-    (counts, _), *others = _on_threads(tally, len(text), threads)
-    for more, end in others:  # subtle: beyond the highest code point the pages of `more` were never touched, and stay so
-        counts[:end] += more[:end]
+    (counts, _), *others = _on_threads(tally, _end(text, end), threads)
+    for more, top in others:  # subtle: beyond the highest code point the pages of `more` were never touched, and stay so
+        counts[:top] += more[:top]
     return counts
 
 
@@ -100,9 +104,9 @@ class Alphabet:
     rare: dict[str, int] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def from_text(cls, text: str, threads: int | None = None) -> Alphabet:
-        """The alphabet of a training text. threads: at most so many, None for all. CorpusError if the text is empty."""
-        return cls.from_counts(count_code_points(text, threads))
+    def from_text(cls, text: str, threads: int | None = None, end: int | None = None) -> Alphabet:
+        """The alphabet of a training text, text[:end]. threads: at most so many, None for all. CorpusError if the text is empty."""
+        return cls.from_counts(count_code_points(text, threads, end))
 
     @classmethod
     def from_counts(cls, counts: np.ndarray) -> Alphabet:
@@ -133,13 +137,16 @@ class Alphabet:
             lookup[ord(c)] = i
         return lookup
 
-    def encode(self, text: str, threads: int | None = None) -> np.ndarray:
-        """The symbols of a text: uint8 [len(text)]. threads: at most so many, None for all; short texts take one. TypeError for anything but a str."""
-        text, lookup = _plain(text), self._lookup
-        if len(text) < SHORT_CHARS:
-            return lookup.take(_code_points(text))
-        points, symbols = _readable(text), np.empty(len(text), np.uint8)
-        _on_threads(lambda lo, hi: _translate(points, lo, hi, lookup, symbols), len(text), threads)
+    def encode(self, text: str, threads: int | None = None, end: int | None = None) -> np.ndarray:
+        """The symbols of text[:end], which is not copied: uint8 [n]. threads: at most so many, None for all; short texts take one.
+
+        TypeError for anything but a str.
+        """
+        text, lookup, n = _plain(text), self._lookup, _end(text, end)
+        if n < SHORT_CHARS:
+            return lookup.take(_code_points(text[:n]))
+        points, symbols = _readable(text), np.empty(n, np.uint8)
+        _on_threads(lambda lo, hi: _translate(points, lo, hi, lookup, symbols), n, threads)
         return symbols
 
     @cached_property

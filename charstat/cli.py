@@ -167,6 +167,11 @@ def build(
         return text, meter.report().as_phase("read")
 
     target, started = place(), time.perf_counter()
+    with steps("preparing (the first run compiles)"):
+        from charstat.warm_up import warm_up
+
+        warm_up(engine, order, contexts, wanted, bool(held_out))
+    prepare_s, started = time.perf_counter() - started, time.perf_counter()
     try:
         text, reading = read()
     except HubUnavailable as e:
@@ -183,7 +188,7 @@ def build(
             out=target, data=describe(corpus) | {"split": "train", "limit": limit}, read=reading, progress=progress,
         )  # fmt: skip
     seconds = time.perf_counter() - started
-    show_build({**model_facts(model), "seconds": seconds, "read_seconds": read_s,
+    show_build({**model_facts(model), "seconds": seconds, "prepare_seconds": prepare_s, "read_seconds": read_s,
                 "chars_per_s": model.manifest["text"]["chars"] / seconds, "peak_rss_bytes": _peak_rss_bytes()}, as_json)  # fmt: skip
 
 

@@ -158,12 +158,13 @@ def normalise_split(name: str) -> str:
     return _ALIASES[name]
 
 
-def text_fingerprint(text: str) -> dict:
-    """{"chars": length in characters, "sha256": hex digest of the UTF-8 bytes}; lone surrogates count as three bytes."""
+def text_fingerprint(text: str, end: int | None = None) -> dict:
+    """Of text[:end]: {"chars": length in characters, "sha256": hex digest of the UTF-8 bytes}; lone surrogates count as three bytes."""
     digest = hashlib.sha256()
-    for first in range(0, len(text), _CHUNK):  # no full-size encoded copy
-        digest.update(text[first : first + _CHUNK].encode("utf-8", "surrogatepass"))
-    return {"chars": len(text), "sha256": digest.hexdigest()}
+    end = len(text) if end is None else min(end, len(text))
+    for first in range(0, end, _CHUNK):  # no full-size encoded copy
+        digest.update(text[first : min(first + _CHUNK, end)].encode("utf-8", "surrogatepass"))
+    return {"chars": end, "sha256": digest.hexdigest()}
 
 
 def _cuts(n: int) -> dict[str, tuple[int, int]]:

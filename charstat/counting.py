@@ -133,11 +133,11 @@ def _weigh(
     return engine.weigh(tables, symbols, border, alphabet.tree.arrays, estimator_code(CTW_TUNED["estimator"]), CTW_TUNED["alpha"], phase)
 
 
-def hold_out(text: str, chars: int) -> tuple[str, str]:
-    """(what is counted, the last `chars` characters). UserError if nothing would be left to count."""
+def hold_out(text: str, chars: int) -> tuple[int, str]:
+    """(how many characters are counted, the last `chars` of the text). UserError if nothing would be left to count."""
     if not 0 <= chars < len(text):
         raise UserError(f"{chars:,} characters cannot be held out of a text of {len(text):,}: nothing would be left to count")
-    return (text[:-chars], text[-chars:]) if chars else (text, "")
+    return len(text) - chars, text[len(text) - chars :]
 
 
 def energy_meter(engine: Backend) -> EnergyMeter:
@@ -183,9 +183,9 @@ def build_model(
     engine, why = choose_backend(backend, threads, memory_bytes, len(history) + len(text))
     if not text:
         raise CorpusError("the training text is empty: there is nothing to count")
-    text, held_out = hold_out(text, held_out_chars)
+    end, held_out = hold_out(text, held_out_chars)  # where the counting ends: the text is not copied
     meter = meter or energy_meter(engine)
-    if len(history) + len(text) >= MAX_CHARS:
+    if len(history) + end >= MAX_CHARS:
         raise ResourceError(f"a text of more than {MAX_CHARS - 1:,} characters: the tables' row numbers have 32 bits")
     started = time.perf_counter()
     columns = MemoryColumns() if out is None else DirectoryColumns(out)
@@ -206,8 +206,8 @@ def build_model(
 
         with meter:
             with phase("encode"):
-                alphabet = alphabet or Alphabet.from_text(text, threads)
-                symbols = alphabet.encode(text, threads)
+                alphabet = alphabet or Alphabet.from_text(text, threads, end)
+                symbols = alphabet.encode(text, threads, end)
                 if history:
                     symbols = np.concatenate([alphabet.encode(history, threads), symbols])
             done += 1
@@ -246,7 +246,7 @@ def build_model(
             "models": models,
             **({"ctw": {"estimator": CTW_TUNED["estimator"], "alpha": CTW_TUNED["alpha"]}} if chain else {}),
             **({"start": {"chars": len(held_out), "text": text_fingerprint(held_out)}} if held_out else {}),
-            "text": text_fingerprint(text),
+            "text": text_fingerprint(text, end),
             "data": data,
             "build": build,
         }

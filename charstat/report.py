@@ -44,7 +44,10 @@ def show_build(result: dict[str, Any], as_json: bool) -> None:
         *_built_for(result),
         ("Rows", f"{result['rows']:,}"),
         ("Size", _bytes(result["bytes"])),
-        ("Time", f"{_seconds(result['seconds'])}, of which reading {_seconds(result['read_seconds'])}"),
+        (
+            "Time",
+            f"{_seconds(result['seconds'])}, of which reading {_seconds(result['read_seconds'])}{_compiled(result['prepare_seconds'])}",
+        ),
         ("Speed", f"{result['chars_per_s']:,.0f} characters/s"),
         ("Counted on", f"{result['device']} ({result['backend']} backend: {result['reason']})"),
         ("Peak memory", _bytes(result["peak_rss_bytes"])),
@@ -230,6 +233,11 @@ def _table(title: str, *columns: tuple[str, str]) -> Table:
     for heading, justify in columns:
         table.add_column(heading, justify=justify, overflow="fold")
     return table
+
+
+def _compiled(prepare_s: float) -> str:
+    """Where it took long enough to have been the compiler: what came before that time."""
+    return f"; before that, {_seconds(prepare_s)} for compiling the kernels, once" if prepare_s >= 1.0 else ""
 
 
 def _quantity(n: int) -> str:

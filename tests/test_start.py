@@ -135,7 +135,7 @@ def test_nothing_left_to_count(chars):
 
 
 def test_holding_out():
-    assert hold_out("abc", 0) == ("abc", "") and hold_out("abc", 1) == ("ab", "c") and hold_out("abc", 2) == ("a", "bc")
+    assert hold_out("abc", 0) == (3, "") and hold_out("abc", 1) == (2, "c") and hold_out("abc", 2) == (1, "bc")
 
 
 @pytest.mark.parametrize("chars", [0, -3, 2**31, 10**30, "many", None, True])

@@ -33,11 +33,11 @@ from charstat.mixers.start import learn_start
 from charstat.model import Model, ModelWriter, model_symbol_info
 from charstat.ngram.contexts import select_contexts
 from charstat.storage import MemoryColumns
+from charstat.warm_up import warm_text
 
 MAIN, DEV = "main", "dev"
 BYTES_PER_CHAR = 60  # of memory at the peak of a build in memory, default contexts, order 14 (24 of the tables, measured; 8 of a key)
 TIME_SHARE, MEMORY_SHARE = 0.7, 0.8  # what a preset without a limit of its own takes of what there is
-WARM_WORDS = 40_000  # distinct words: from 32,768 on, counting makes a larger table of them
 WARM_STEPS = 64
 HELD_OUT_FROM = 10  # a text is cut only if it is so many times what would be held out
 SHARES = ("observe", "predict", "count")  # of the compilation, each for a process of its own
@@ -81,14 +81,15 @@ def model_class(base: type) -> type:
 
 def count(text: str, preset: Preset, engine: Backend) -> Model:
     """The model of a text: what build_model does, without its meter and its report. A short text is counted as a whole."""
-    text, held_out = hold_out(text, preset.held_out_chars if len(text) > HELD_OUT_FROM * preset.held_out_chars else 0)
+    end, held_out = hold_out(text, preset.held_out_chars if len(text) > HELD_OUT_FROM * preset.held_out_chars else 0)
     contexts = select_contexts(preset.contexts, preset.order)
-    alphabet = Alphabet.from_text(text, _threads())
+    alphabet = Alphabet.from_text(text, _threads(), end)
+    symbols = alphabet.encode(text, _threads(), end)
     writer = ModelWriter(MemoryColumns())
-    for part in engine.count(alphabet.encode(text, _threads()), 0, contexts, model_symbol_info(alphabet), lambda name: nullcontext()):
+    for part in engine.count(symbols, 0, contexts, model_symbol_info(alphabet), lambda name: nullcontext()):
         writer.add(part)
     build = {"backend": engine.name, "device": engine.device}
-    about = {"order": preset.order, "preset": preset.contexts, "text": {"chars": len(text)}, "build": build}
+    about = {"order": preset.order, "preset": preset.contexts, "text": {"chars": end}, "build": build}
     if held_out:
         writer.add_start(learn_start(writer.preview(alphabet, contexts), held_out))
         about["start"] = {"chars": len(held_out)}
@@ -167,15 +168,6 @@ class Entry:
         started = time.perf_counter()
         count(text, self.preset, choose_backend("cpu", _threads())[0])
         return len(text) / (time.perf_counter() - started)
-
-
-def warm_text(more_words: int = 0) -> str:
-    """A text in which everything happens that happens in a real one: all character classes, an escape, ever more distinct words."""
-    letters = "etaoinshrdlucmfw"
-    words = ["".join(letters[n >> shift & 15] for shift in (0, 4, 8, 12)) for n in range(WARM_WORDS)]
-    start = f"\n = Title = \n\n\n In 1905 {'the ' * 9} {''.join(map(chr, range(33, 170)))} {'long' * 12}\n\n"
-    ranks = np.random.default_rng(1).zipf(1.2, more_words) % WARM_WORDS
-    return start + " ".join([*words, *(words[int(r)] for r in ranks)]) + start
 
 
 def warm_share(share: str, contexts: str, order: str) -> None:

@@ -76,6 +76,8 @@ class CTWOptions:
     def __post_init__(self) -> None:
         if self.estimator not in ESTIMATORS:
             raise ContextError(f"no estimator is named {self.estimator!r}: there are {', '.join(ESTIMATORS)}")
+        if not 0.0 < self.alpha < math.inf:
+            raise ContextError(f"alpha is a positive number, not {self.alpha}")
 
     @property
     def beta_alpha(self) -> float:
