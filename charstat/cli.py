@@ -150,9 +150,9 @@ def build(
     contexts = needed_contexts(wanted) if contexts is None else contexts
     chosen = select_contexts(contexts, order)
     check_models(wanted, chosen)
-    if held_out and "mix" not in wanted:
+    if held_out and not {"mix", "advised"} & set(wanted):
         note(
-            f"--held-out is of use for mix alone, and this model is built for {', '.join(wanted)}: eval --models mix begins with its start"
+            f"--held-out is of use for mix and advised alone, and this model is built for {', '.join(wanted)}: eval --models mix begins with its start"
         )
     engine, _ = choose_backend(backend, threads, memory)
 
@@ -237,9 +237,9 @@ def evaluate_command(
         notes.append(f"the split has {len(text):,} characters, not the {chars:,} asked for")
     if split == "train":
         notes.append("the model may have been counted from this very text: this is no measure of how it predicts")
-    if model.start_chars and "mix" in chosen:
+    if model.start_chars and {"mix", "advised"} & set(chosen):
         sources = ", the table of sources with nothing learned" if ablate else ""
-        notes.append(f"mix begins with what it learned from {model.start_chars:,} held-out characters of train{sources}")
+        notes.append(f"the mixture begins with what it learned from {model.start_chars:,} held-out characters of train{sources}")
     facts = {
         "model": str(path), "data": describe(corpus), "split": split, "chars": len(text), "gate": gate,
         "sample": corpus.kind == "sample", "built_from": built_from, "order": model.order,

@@ -154,7 +154,7 @@ def ablate(model: Model, text: str, progress: Callable[[int, int], None] | None 
         return {"source": source, "accuracy": r["accuracy"], "bits_per_char": r["bits_per_char"], "us_per_char": 1e6 / r["chars_per_s"]}
 
     def advised(name: str) -> CharModel:
-        return AdvisedMixture(model.stream(experts=1), [MODELS[name][1](model)])
+        return AdvisedMixture(stream(experts=1), [MODELS[name][1](model)])
 
     stream = partial(model.stream, start=False)
     mixed = [c.name for c in stream().contexts]

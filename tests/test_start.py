@@ -12,7 +12,7 @@ from charstat.alphabet import Alphabet
 from charstat.cli import cli
 from charstat.comparison import ablate
 from charstat.counting import build_model, hold_out
-from charstat.mixers.logistic import pack
+from charstat.mixers.logistic import MixerRates, input_count, pack
 
 HELD_OUT = 12_000
 OPTIONS = {"order": 5, "contexts": "o0,o1,o2,o3,o5,p,p.w1", "threads": 1}
@@ -113,11 +113,30 @@ def test_in_memory_on_disk_and_saved_again(model, directory, another, tmp_path):
 def test_another_mixture_begins_cold(model, another):
     names = [c.name for c in model.contexts]
     assert started(model, contexts=[n for n in names if n != "o0"]).start_chars == HELD_OUT  # o0 is not mixed by default
-    for options in ({"contexts": names}, {"contexts": ["o3"]}, {"match": False}, {"experts": 1}):
+    for options in ({"contexts": names}, {"contexts": ["o3"]}, {"match": False}):
         assert started(model, **options).start_chars == 0
     rows = list(ablate(model, another[:300]))
     cold = started(model, start=False).score(another[:300])
     assert rows[0]["bits_per_char"] == pytest.approx(cold.mean())
+
+
+def test_a_mixture_with_experts_begins_with_it_too(model, another):
+    """Everything but the experts' own weights, also where they take the inputs beyond a row's padding."""
+    plain = started(model)
+    for experts in (1, 2, 40):
+        stream = started(model, experts=experts)
+        assert stream.start_chars == HELD_OUT
+        k = input_count(len(stream.contexts), 0)
+        assert np.array_equal(stream.mixer.weights[:, :k], plain.mixer.weights[:, :k])
+        assert (stream.mixer.weights[:128, k : k + experts] == np.float32(MixerRates().initial_expert)).all()
+        assert not stream.mixer.weights[:, k + experts :].any() and not stream.mixer.weights[128:, k:].any()
+        assert np.array_equal(stream.mixer.logits, plain.mixer.logits) and np.array_equal(stream.mixer.match, plain.mixer.match)
+        if experts == 1:  # and what it has learned from the experts it forgets again
+            for char in another[:50]:
+                stream.advise(np.full((1, 128), 1 / 128))
+                stream.observe(char)
+            stream.reset()
+            assert np.array_equal(stream.mixer.weights, started(model, experts=1).mixer.weights)
 
 
 def test_merging_drops_it(model, text):
@@ -178,13 +197,13 @@ def test_on_the_command_line(text, tmp_path, monkeypatch):
     assert result["start_chars"] == 5000 and result["out"] == "models/t-o3-held-out-5000"
     assert "5,000 held-out characters" in " ".join(run("inspect").stdout.split())
     evaluated = run("eval", "--chars", 200, "--gate", 0).stdout
-    assert "mix begins with what it learned from 5,000 held-out characters" in " ".join(evaluated.replace("│", " ").split())
+    assert "the mixture begins with what it learned from 5,000 held-out characters" in " ".join(evaluated.replace("│", " ").split())
     both = run("eval", "--chars", 200, "--gate", 0, "--models", "mix,match", "--ablate", "--json")
     assert any("the table of sources with nothing learned" in note for note in json.loads(both.stdout)["notes"])
     assert json.loads(run("eval", "--chars", 200, "--gate", 0, "--models", "match", "--json").stdout)["notes"] == []
     assert math.isclose(result["chars_per_s"] * result["seconds"], counted)
     useless = run("build", "--data", "t.txt", "--order", 3, "--models", "ppm,match", "--held-out", 5000)
-    assert useless.stderr.startswith("--held-out is of use for mix alone") and useless.stderr.count("\n") == 1
+    assert useless.stderr.startswith("--held-out is of use for mix and advised alone") and useless.stderr.count("\n") == 1
     plain = json.loads(run("build", "--data", "t.txt", "--order", 3, "--json").stdout)
     assert plain["chars"] == counted + 5000 and plain["start_chars"] == 0
     assert "nothing would be left" in run("build", "--data", "t.txt", "--held-out", 30_000, code=2).stderr

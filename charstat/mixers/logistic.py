@@ -99,14 +99,21 @@ def pack(mixer: Mixer) -> np.ndarray:
     return np.concatenate([part.ravel() for part in mixer])
 
 
-def unpack(values: np.ndarray, mixer: Mixer) -> None:
-    """Write what pack() took from a mixer of the same shape into this one. FormatError if it was another shape."""
-    if values.size != sum(part.size for part in mixer):
+def unpack(values: np.ndarray, mixer: Mixer, experts: int, expert_weight: float) -> None:
+    """Write what pack() took from a mixer without experts into one that has some, or none, and is of the same shape otherwise.
+
+    expert_weight: what the weights of experts begin with, in the node's set. FormatError if the shape was another one.
+    """
+    inputs = input_count(mixer.logits.shape[0] // 2, 0)
+    lanes = -(-inputs // LANES) * LANES
+    sizes = [mixer.weights.shape[0] * lanes, mixer.logits.size, mixer.match.size]
+    if values.size != sum(sizes):
         raise FormatError("the model's start does not fit this version's mixer: build the model again")
-    at = 0
-    for part in mixer:
-        part[...] = values[at : at + part.size].reshape(part.shape)
-        at += part.size
+    weights, logits, match = np.split(values, np.cumsum(sizes)[:-1])
+    mixer.weights[:, :inputs] = weights.reshape(-1, lanes)[:, :inputs]
+    mixer.weights[:SYMBOLS, inputs : inputs + experts] = expert_weight
+    mixer.logits[...] = logits.reshape(mixer.logits.shape)
+    mixer.match[...] = match
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -39,7 +39,7 @@ class Mixture(SymbolModel):
     overlay holds before it forgets the older half. contexts: names of those that are mixed; all of the model's by default, but order 0, which
     the bias at every node stands for. match: whether the match model is mixed. experts: how many further models give advice: their
     probabilities are inputs like the others, each with a learned weight (a neural net's, PPM's, any). start: begin with what the model's
-    start taught the mixer, where it has one and it fits (all contexts, the match model, no experts); start_chars says from how many
+    start taught the mixer, where it has one and it fits (all contexts, the match model); start_chars says from how many
     characters, 0 for none.
     """
 
@@ -63,7 +63,7 @@ class Mixture(SymbolModel):
         self._orders = sum(c.kind == CHARS for c in self.contexts)
         self._fixed = self._fixed_arrays()
         self._stream = None
-        fits = start and model.start.size and match and not experts and self.contexts == self._choose(None)
+        fits = start and model.start.size and match and self.contexts == self._choose(None)
         self.start_chars = model.start_chars if fits else 0
 
     def _choose(self, names: Sequence[str] | None) -> tuple[Context, ...]:
@@ -106,7 +106,7 @@ class Mixture(SymbolModel):
     def _restart(self) -> None:
         mixer = new_mixer(self._families, self._orders, self.experts, self._rates)
         if self.start_chars:
-            unpack(self.model.start, mixer)
+            unpack(self.model.start, mixer, self.experts, self._rates.initial_expert)
         self._enter(new_overlay(self._families), new_match(), mixer, self.start_chars)
 
     def _forget_context(self) -> None:
