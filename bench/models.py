@@ -10,8 +10,9 @@
     ctw       context-tree weighting, adaptive estimator, online counts weighted and fading; ctw-kt, ctw-zr: the other estimators
     mix       the mixture (mixers/)
 
-Every row is a run from reset(), with a full distribution at every character, in one thread. Speeds are characters per second of CPU
-time, so that a busy machine does not count; --repeats for their minimum, median and maximum. `own MB` is what the model holds beside the tables, after the run; `opened` the seconds to open it.
+Every row is a run from reset(), with a full distribution at every character (but for mix, which searches the most likely one), in one thread.
+Speeds are characters per second of CPU time, so that a busy machine does not count; --repeats for their minimum, median and maximum:
+guesses and bits, and in the column `all/s` the median of distributions(), which hands the probabilities of all symbols out. `own MB` is what the model holds beside the tables, after the run; `opened` the seconds to open it.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ import resource
 import statistics
 import time
 
+import numpy as np
+
 from charstat.charmodel_api import evaluate
 from charstat.ctw import CTW_TUNED, ContextTreeWeighting
 from charstat.model import Model
 from charstat.ngram.interpolated import KneserNey
 from charstat.ppm import PPMC, PPMC_TUNED, InheritingPPM
+from charstat.tree import SYMBOLS
 
 MODELS = {
     "kn": (KneserNey, {}),
@@ -63,12 +67,15 @@ def main() -> None:
     with open(args.text, encoding="utf-8", newline="") as f:
         f.read(args.start)
         text = f.read(args.chars)
+    rows = np.zeros((min(len(text), 60_000), SYMBOLS))
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     about = model.manifest["text"]
     start = f", mix starts from {model.start_chars:,} held-out characters" if model.start_chars else ""
     print(f"model {args.model}: {about['chars']:,} characters, {model.n_bytes / 1e6:,.0f} MB of tables{start}")
     print(f"text {args.text} [{args.start:,} : {args.start + len(text):,}], sha256 {digest}; one thread")
-    print(f"{'model':15}{'order':>6}{'accuracy':>10}{'bits/char':>11}{'chars/s':>10}{'min':>9}{'max':>9}{'own MB':>9}{'opened':>9}")
+    print(
+        f"{'model':15}{'order':>6}{'accuracy':>10}{'bits/char':>11}{'chars/s':>10}{'min':>9}{'max':>9}{'all/s':>9}{'own MB':>9}{'opened':>9}"
+    )
     for order in [int(o) if o else None for o in args.order.split(",")]:
         for name in args.models.split(","):
             make, options = MODELS[name]
@@ -79,15 +86,21 @@ def main() -> None:
                 stream = make(model, max_order=order, **options)
             opened = time.perf_counter() - started
             evaluate(stream, text[:WARM_UP_CHARS])
-            speeds = []
+            stream.reset()
+            stream.distributions(text[:WARM_UP_CHARS], rows[:WARM_UP_CHARS])
+            speeds, full = [], []
             for _ in range(args.repeats):
                 started = time.process_time()
                 r = evaluate(stream, text)
                 speeds.append(len(text) / (time.process_time() - started))
+                stream.reset()
+                started = time.process_time()
+                stream.distributions(text[: len(rows)], rows)
+                full.append(len(rows) / (time.process_time() - started))
             speeds.sort()
             print(
                 f"{name:15}{order or model.order:6}{r.accuracy:10.4f}{r.bits_per_char:11.4f}{statistics.median(speeds):10,.0f}"
-                f"{speeds[0]:9,.0f}{speeds[-1]:9,.0f}{getattr(stream, 'n_bytes', 0) / 1e6:9,.0f}{opened:8.1f}s",
+                f"{speeds[0]:9,.0f}{speeds[-1]:9,.0f}{statistics.median(full):9,.0f}{getattr(stream, 'n_bytes', 0) / 1e6:9,.0f}{opened:8.1f}s",
                 flush=True,
             )
     print(f"peak resident memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:,.2f} GB, mapped tables included")
