@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from charstat.model import Model
     from charstat.ngram.contexts import Context
 
-POSITION, FOUND, START = range(3)  # in Place.at
+POSITION, FOUND, START, TOUCHED = range(4)  # in Place.at
 SYMBOL_MASK = np.uint64(127)
 ONE = 1.0 / UNIT
 
@@ -80,7 +80,7 @@ class Chain(NamedTuple):
 class Place(NamedTuple):
     """Where the stream is, and what it found there."""
 
-    at: np.ndarray  # int64 [3]: symbols learned from, whether find() ran since the last, where the text starts
+    at: np.ndarray  # int64 [4]: symbols learned from, whether find() ran since the last, where the text starts, what find() touched
     history: np.ndarray  # uint64 [5] (hashing.push_symbol; class words unused)
     keys: np.ndarray  # uint64 [K]: online keys, 0 where the context does not exist yet
     found: np.ndarray  # int64 [K, 2]: static rows
@@ -132,7 +132,7 @@ def build_chain(model: Model, max_order: int | None = None) -> Chain:
 
 def new_place(levels: int) -> Place:
     return Place(
-        np.zeros(3, np.int64), np.zeros(5, np.uint64), np.zeros(levels, np.uint64),
+        np.zeros(4, np.int64), np.zeros(5, np.uint64), np.zeros(levels, np.uint64),
         np.zeros((levels, 2), np.int64), np.zeros(levels, np.int64), np.zeros((levels, 2), np.int64),
     )  # fmt: skip
 
@@ -156,28 +156,46 @@ def new_counts(
 
 @njit(cache=True, nogil=True)
 def find(chain, place, overlay):
-    """Find static rows and online lists of every level for the current history."""
-    if place.at[FOUND]:
+    """Find static rows and online lists of every level for the current history.
+
+    What a look-up reads first is touched for all levels before the first one needs it: the cache misses of different levels do not
+    wait for each other.
+    """
+    at, keys, found, slots = place.at, place.keys, place.found, overlay.slots
+    if at[FOUND]:
         return
+    buckets, records = chain.buckets, chain.records
+    mask = slots.shape[1] - 1
+    levels = 0
+    touched = U0
+    while levels < chain.param.shape[0] and at[POSITION] - at[START] >= chain.param[levels]:
+        k = levels
+        keys[k] = char_identity(CHARS, chain.param[k], place.history)
+        found[k, 0] = chain.bucket_at[k] + np.int64(keys[k] >> np.uint64(chain.width[k] - chain.bits[k]))
+        touched ^= slots[k, np.int64(mix64(keys[k] + U1) >> np.uint64(20)) & mask, 0]
+        levels += 1
+    for k in range(levels):
+        found[k, 0] = chain.record_at[k] + np.int64(buckets[found[k, 0]])
+    for k in range(levels):
+        touched ^= records[found[k, 0]]
+    at[TOUCHED] = np.int64(touched)  # subtle: used, so that the reads stay
     static = True
     for k in range(chain.param.shape[0]):
-        place.keys[k] = U0
-        place.found[k, 0], place.found[k, 1] = 0, 0
+        found[k, 0], found[k, 1] = 0, 0
         place.lists[k, 1] = 0
-        if place.at[POSITION] - place.at[START] < chain.param[k]:
+        if k >= levels:
+            keys[k] = U0
             continue
-        identity = char_identity(CHARS, chain.param[k], place.history)
         if static:
             start, end = find_context(
-                identity, chain.width[k], chain.bits[k], chain.start_bits[k],
-                chain.buckets, chain.bucket_at[k], chain.records, chain.record_at[k],
-            )  # fmt: skip
-            place.found[k, 0], place.found[k, 1] = chain.row_at[k] + start, chain.row_at[k] + end
+                keys[k], chain.width[k], chain.bits[k], chain.start_bits[k], buckets, chain.bucket_at[k], records, chain.record_at[k]
+            )
+            found[k, 0], found[k, 1] = chain.row_at[k] + start, chain.row_at[k] + end
             static = end > start
-        place.keys[k] = mix64(identity + U1)
-        place.slots[k] = find_slot(overlay.slots, k, place.keys[k])
-        place.lists[k, 0], place.lists[k, 1] = slot_list(overlay.slots, k, place.slots[k])
-    place.at[FOUND] = 1
+        keys[k] = mix64(keys[k] + U1)
+        place.slots[k] = find_slot(slots, k, keys[k])
+        place.lists[k, 0], place.lists[k, 1] = slot_list(slots, k, place.slots[k])
+    at[FOUND] = 1
 
 
 @njit(cache=True, nogil=True, inline="always")
