@@ -16,8 +16,9 @@ those of the next order present.
     A node that a longer context never saw predicts 1/2, as published. (Letting it predict as the shorter context does costs 0.024
     bits/char with KT at order 8 and 3 M characters: the 1/2 is what tells beta that the longer context is new.)
 
-Measured (featured, 135.4 M characters, order 14; 2 cores that others worked on, too): the weights of all orders, 146 M betas in 585 MB,
-take 28 seconds of the build on 2 threads and 51 on one, where the counting took 10 and 16; the build's peak is 3.6 GB. Those of orders 0..6, 27.5 M betas, from the tables when CTW is opened: 3 to 6 seconds. Online records take 24 bytes
+Measured (featured, 135.4 M characters, order 14, 2 cores): the weights of all orders, 146 M betas in 585 MB, take 28 seconds of the
+build on 2 threads and 51 on one, where the counting takes 10 and 16; the build's peak is 3.6 GB. Those of orders 0..6, 27.5 M
+betas, are computed from the tables when CTW is opened on a model without: 3 to 6 seconds. Online records take 24 bytes
 of capacity each, 50 to 100 MB after 60,000 characters. val 120,000 to 180,000, accuracy and bits/char, TUNED: order 8 0.6887, 1.537
 (as published, KT: 0.6692, 1.608; PPM-C: 0.6698, 1.653), order 11 0.7010, 1.489, order 14 0.7049, 1.477; with weights of orders
 0..6 alone, order 11 0.6997, 1.506, order 14 0.7005, 1.511. Alpha at order 14, val 200,000 to 260,000: 0.1 1.4824, 0.2 1.4731,
