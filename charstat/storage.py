@@ -71,7 +71,7 @@ class MemoryColumns:
 
     def view(self) -> dict[str, np.ndarray]:
         """All columns as they are now: each good until its next append(), and all until finish()."""
-        return {name: self._room[name][:size] for name, size in self._sizes.items()}
+        return _read_only({name: self._room[name][:size] for name, size in self._sizes.items()})
 
     def finish(self) -> dict[str, np.ndarray]:
         """The columns, read-only; the room that was left is given back. Of what read() and view() gave, nothing may be used any more."""
@@ -169,7 +169,7 @@ class DirectoryColumns:
                 views[name] = np.asarray(mapped).view(np.ndarray)
         except OSError as e:
             raise self._failed(e) from e
-        return views
+        return _read_only(views)
 
     def commit(self, manifest: dict) -> None:
         """Finish the arrays, write the manifest, and move the directory into place."""
@@ -210,6 +210,13 @@ class DirectoryColumns:
             except OSError:  # a full disk can refuse the last buffered bytes; they are going anyway
                 pass
         shutil.rmtree(self._temp, ignore_errors=True)
+
+
+def _read_only(views: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same views, read-only as a finished model's arrays are: to numba, that is another type, and another compilation."""
+    for view in views.values():
+        view.setflags(write=False)
+    return views
 
 
 def npy_header(dtype: np.dtype, size: int) -> bytes:
