@@ -115,7 +115,7 @@ def cli(debug: bool) -> None:
               help="What to build it for, the first for eval: of ppm, ppmc, ppmd, ctw, ngram, match, mix, advised.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Take only the first N characters of train.")
 @click.option("--held-out", type=click.IntRange(0), default=0, show_default=True, metavar="N",
-              help="Do not count the last N of these characters: the mixture (mix) learns its start from them.")  # fmt: skip
+              help="Do not count the last N of these characters: the mixture learns its start from them.")  # fmt: skip
 @click.option("--backend", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="What counts.")
 @click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="CPU threads.  [default: all]")
 @click.option("--memory", type=Size(), metavar="SIZE", help="Budget for counting buffers, such as 6G.  [default: 60 % of what is free]")
