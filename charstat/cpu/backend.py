@@ -12,12 +12,10 @@ from charstat.cpu.sorting import run_lengths, sorted_keys
 from charstat.cpu.words import Tokens, tokenize, word_keys
 from charstat.ctw.weights import weigh_text
 from charstat.ngram.contexts import EXACT_ORDER, MAX_ORDER, Context
-from charstat.ngram.hashing import CHARS, WORD_ID_BITS, char_identity, push_symbol
+from charstat.ngram.hashing import CHARS, SYMBOL_BITS, SYMBOL_SHIFT, WORD_ID_BITS, char_identity, push_symbol
 from charstat.ngram.table import MAX_COUNT, CountTable, assemble
 from charstat.ngram.words import SymbolInfo, Vocabulary
 from charstat.tree import TreeArrays
-
-U7 = np.uint64(7)
 
 
 @njit(cache=True, nogil=True)
@@ -30,7 +28,7 @@ def _fill_char_keys(symbols, classes, kind, param, reach, lo, hi, out):
     for i in range(lo, hi):
         symbol = symbols[i]
         if i >= reach:
-            out[m] = (char_identity(kind, param, history) << U7) | np.uint64(symbol)
+            out[m] = (char_identity(kind, param, history) << SYMBOL_SHIFT) | np.uint64(symbol)
             m += 1
         push_symbol(history, symbol, classes[symbol])
     return m
@@ -97,7 +95,7 @@ class CPUBackend:
             return _fill_char_keys(symbols, info.classes, context.kind, context.param, context.reach, border + lo, border + hi, out)
 
         runs = [
-            run_lengths(keys, 7, False, MAX_COUNT, self.threads)
+            run_lengths(keys, SYMBOL_BITS, False, MAX_COUNT, self.threads)
             for keys in sorted_keys(fill, symbols.size - border, 64, self.threads, self.budget_bytes)
         ]
         return assemble(context, *join_runs(runs)[:3])

@@ -15,12 +15,11 @@ from numba import njit
 
 from charstat.cpu.sorting import sorted_keys
 from charstat.ngram.contexts import EXACT_ORDER, Context
-from charstat.ngram.hashing import IDENTITY_BITS, mix57
-from charstat.ngram.table import MAX_COUNT, CountTable, assemble
+from charstat.ngram.hashing import IDENTITY_BITS, SYMBOL_BITS, SYMBOL_MASK, SYMBOL_SHIFT, mix57
+from charstat.ngram.table import MAX_COUNT, CountTable, assemble, pack_row
 
 WINDOW = EXACT_ORDER + 1
-U7 = np.uint64(7)
-MASK63 = np.uint64((1 << 63) - 1)
+WINDOW_MASK = np.uint64((1 << SYMBOL_BITS * WINDOW) - 1)
 
 
 @njit(cache=True, nogil=True)
@@ -28,9 +27,9 @@ def _fill_windows(symbols, start, lo, hi, out):
     """Packed 9-grams that start at symbols[start + lo .. start + hi)."""
     key = np.uint64(0)
     for i in range(start + lo, start + lo + WINDOW - 1):
-        key = (key << U7) | np.uint64(symbols[i])
+        key = (key << SYMBOL_SHIFT) | np.uint64(symbols[i])
     for i in range(lo, hi):
-        key = ((key << U7) | np.uint64(symbols[start + i + WINDOW - 1])) & MASK63
+        key = ((key << SYMBOL_SHIFT) | np.uint64(symbols[start + i + WINDOW - 1])) & WINDOW_MASK
         out[i - lo] = key
     return hi - lo
 
@@ -67,7 +66,7 @@ def _shorten(keys, counts, out_keys, out_counts):
     """Drop the newest symbol of every n-gram and add up the counts of those that become equal."""
     m = -1
     for i in range(keys.shape[0]):
-        key = keys[i] >> U7
+        key = keys[i] >> SYMBOL_SHIFT
         if i == 0 or key != out_keys[m]:
             m += 1
             out_keys[m] = key
@@ -94,7 +93,7 @@ def short_windows(symbols: np.ndarray, border: int, order: int) -> np.ndarray:
     """The (order + 1)-grams that no full window stands for: packed, sorted, with repeats (uint64)."""
     n = symbols.size
     starts = [*range(max(0, border - order), min(border, n - order)), *range(max(border, n - EXACT_ORDER), n - order)]
-    packed = [sum(int(symbols[s + j]) << (7 * (order - j)) for j in range(order + 1)) for s in starts]
+    packed = [sum(int(symbols[s + j]) << (SYMBOL_BITS * (order - j)) for j in range(order + 1)) for s in starts]
     return np.sort(np.array(packed, np.uint64))
 
 
@@ -117,8 +116,8 @@ def add_ngrams(keys: np.ndarray, counts: np.ndarray, more: np.ndarray) -> tuple[
 def _contexts_of(keys, contexts, starts):
     c = 0
     for i in range(keys.shape[0]):
-        if i == 0 or (keys[i] >> U7) != (keys[i - 1] >> U7):
-            contexts[c] = mix57(keys[i] >> U7)
+        if i == 0 or (keys[i] >> SYMBOL_SHIFT) != (keys[i - 1] >> SYMBOL_SHIFT):
+            contexts[c] = mix57(keys[i] >> SYMBOL_SHIFT)
             starts[c] = np.uint32(i)
             c += 1
     starts[c] = np.uint32(keys.shape[0])
@@ -157,14 +156,14 @@ def _permute(keys, counts, contexts, starts, order, max_count, identities, new_s
         identities[c] = contexts[old]
         new_starts[c] = np.uint32(at)
         for i in range(np.int64(starts[old]), np.int64(starts[old + 1])):
-            rows[at] = (np.uint32(min(np.int64(counts[i]), max_count)) << np.uint32(7)) | np.uint32(keys[i] & np.uint64(127))
+            rows[at] = pack_row(keys[i] & SYMBOL_MASK, min(np.int64(counts[i]), max_count))
             at += 1
     new_starts[order.shape[0]] = np.uint32(at)
 
 
 def exact_table(context: Context, keys: np.ndarray, counts: np.ndarray) -> CountTable:
     """The table of packed, sorted, distinct n-grams: contexts move to the order of their identities."""
-    n = _count_distinct(keys, 7)
+    n = _count_distinct(keys, SYMBOL_BITS)
     contexts, starts = np.empty(n, np.uint64), np.empty(n + 1, np.uint32)
     _contexts_of(keys, contexts, starts)
     order = np.empty(n, np.uint32)
@@ -182,7 +181,7 @@ def exact_tables(symbols: np.ndarray, border: int, contexts: list[Context], thre
     with ThreadPoolExecutor(max(1, threads - 1)) as pool:  # tables are laid out while this thread shortens the next order
         for order in range(EXACT_ORDER, -1, -1):
             if order < EXACT_ORDER:
-                m = _count_distinct(keys, 7)
+                m = _count_distinct(keys, SYMBOL_BITS)
                 shorter, sums = np.empty(m, np.uint64), np.empty(m, np.uint32)
                 _shorten(keys, counts, shorter, sums)
                 keys, counts = shorter, sums

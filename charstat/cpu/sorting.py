@@ -16,6 +16,8 @@ from itertools import pairwise
 import numpy as np
 from numba import njit
 
+from charstat.ngram.table import pack_row
+
 PARTITION_BITS = 12
 CHUNK_KEYS = 1 << 18
 
@@ -146,7 +148,7 @@ def _write_runs(keys, lo, hi, shift, words, max_count, context_at, row_at, ident
             rows[r] = np.uint32(key & mask)
             sums[r] = np.uint32(i)
         else:
-            rows[r] = (np.uint32(min(j - i, max_count)) << np.uint32(7)) | np.uint32(key & mask)
+            rows[r] = pack_row(key & mask, min(j - i, max_count))
         r += 1
         i = j
 

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from charstat.errors import ResourceError
-from charstat.ngram.hashing import N_FEATURES, WORD_ID_BITS, word_hash, word_identity
+from charstat.ngram.hashing import N_FEATURES, SYMBOL_BITS, WORD_ID_BITS, word_hash, word_identity
 from charstat.ngram.words import (
     FIRST_KIND,
     HASH,
@@ -151,7 +151,7 @@ def _describe(symbols, starts, samples, info, packed, lengths, attributes):
         start, end = starts[samples[w]], starts[samples[w] + 1]
         for i in range(start, min(end, start + MAX_WORD)):
             d = i - start
-            packed[w, d // PACK] |= np.uint64(symbols[i]) << np.uint64(7 * (PACK - 1 - d % PACK))
+            packed[w, d // PACK] |= np.uint64(symbols[i]) << np.uint64(SYMBOL_BITS * (PACK - 1 - d % PACK))
         lengths[w] = np.uint8(min(end - start, MAX_WORD))
         for i in range(start, min(end - 1, start + MAX_WORD)):
             extend_word(attributes[w], symbols[i], info)

@@ -26,6 +26,7 @@ from numba import njit
 
 from charstat.ctw.weights import ZERO_REDUNDANCY
 from charstat.ngram.hashing import CHARS, IDENTITY_BITS, ODD_B, char_identity, mix64
+from charstat.ngram.table import row_count, row_symbol
 from charstat.ppm.chain import POSITION, START, Chain, Place, move_on
 from charstat.symbol_model import best_symbol
 from charstat.tree import LEAF, SYMBOLS, TreeArrays
@@ -145,11 +146,11 @@ def prepare(ctw):
         s, total, n = 0, 0.0, 0
         for r in range(chain.row_at[k] + first, chain.row_at[k] + last):
             row = chain.rows[r]
-            symbol = np.int64(row & np.uint32(127))
+            symbol = row_symbol(row)
             while s <= symbol:
                 mass[s], types[s] = total, n
                 s += 1
-            total += np.float64(row >> np.uint32(7))
+            total += np.float64(row_count(row))
             n += 1
         while s <= SYMBOLS:
             mass[s], types[s] = total, n
@@ -233,8 +234,8 @@ def walk(ctw, nodes, count, everywhere):
                                 at = 2 * (d - 1) + first_type
                             else:
                                 row = row_at[k] + context[k, 1]
-                                s = np.int64(rows[row + first_type] & np.uint32(127))
-                                u = path_node[s, np.int64(shared[s, np.int64(rows[row + last_type - 1] & np.uint32(127))])]
+                                s = row_symbol(rows[row + first_type])
+                                u = path_node[s, np.int64(shared[s, row_symbol(rows[row + last_type - 1])])]
                                 at = d - 1 + types[k, mid[u]] - 1
                             weight = np.float64(beta[beta_at[k] + 3 * context[k, 1] - 2 * context[k, 0] + at])
                     weight = min(max(weight, low_limit), limit)

@@ -35,7 +35,7 @@ import numpy as np
 from numba import njit
 
 from charstat.ctw.links import parent_links
-from charstat.ngram.table import CountTable
+from charstat.ngram.table import CountTable, row_count, row_symbol
 from charstat.tree import LEAF, SYMBOLS, TreeArrays
 
 KT, ZERO_REDUNDANCY = range(2)
@@ -45,8 +45,7 @@ LOG_HALF = math.log(0.5)
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 GAMMA_TABLE = 4096
 BATCH = 32
-U1, U7 = np.uint64(1), np.uint32(7)
-U127 = np.uint32(127)
+U1 = np.uint64(1)
 
 
 def gamma_table(alpha: float) -> np.ndarray:
@@ -205,13 +204,13 @@ def _level_weights(
             base = 3 * start - 2 * i
             if d == 1:
                 row = rows[start]
-                symbols[0] = np.int64(row & U127)
-                log_w[0] = _weighted(base, log_estimate(np.int64(row >> U7), 0, estimator, alpha, gammas), deepest, children, beta)
+                symbols[0] = row_symbol(row)
+                log_w[0] = _weighted(base, log_estimate(row_count(row), 0, estimator, alpha, gammas), deepest, children, beta)
             else:
                 for r in range(d):
                     row = rows[start + r]
-                    symbols[r] = np.int64(row & U127)
-                    sums[r + 1] = sums[r] + np.int64(row >> U7)
+                    symbols[r] = row_symbol(row)
+                    sums[r + 1] = sums[r] + row_count(row)
                 _context_weights(joint, mid, child, symbols, sums, d, deepest, base, children, beta, estimator, alpha, gammas, stack, log_w)
             if not add:
                 continue
@@ -221,7 +220,7 @@ def _level_weights(
                 into[p_base] += log_w[0]
                 continue
             for r in range(n_parent):
-                parent[r] = np.int64(p_rows[p_start[j] + r] & U127)
+                parent[r] = row_symbol(p_rows[p_start[j] + r])
             if d > 1:
                 _add_to_parent(joint, mid, child, symbols, d, log_w, parent, n_parent, p_base, into, stack)
                 continue

@@ -12,11 +12,9 @@ import numpy as np
 
 from charstat.gpu.arrays import Array, Arrays
 from charstat.ngram.contexts import EXACT_ORDER, Context
-from charstat.ngram.hashing import CHARS, CLASSES_OF, MASK57, ODD_A, ODD_B, SEED
+from charstat.ngram.hashing import CHARS, CLASSES_OF, MASK57, ODD_A, ODD_B, SEED, SYMBOL_SHIFT, U28, U29
 
 WINDOW = EXACT_ORDER + 1
-U7 = np.uint64(7)
-U28, U29 = np.uint64(28), np.uint64(29)
 
 
 class Text(NamedTuple):
@@ -42,14 +40,14 @@ def mix57(x: Array) -> Array:
 
 def hash57(a: Array, b: Array, c: Array) -> Array:
     """hashing.hash57 of arrays."""
-    return mix64(a ^ mix64(b ^ mix64(c + SEED))) >> U7
+    return mix64(a ^ mix64(b ^ mix64(c + SEED))) >> SYMBOL_SHIFT
 
 
 def packed(xp: Any, symbols: Array, end: int, n: int, k: int) -> Array:
     """The k symbols before each of the positions end .. end + n, 7 bits each, newest lowest: uint64 [n]."""
     words = xp.zeros(n, np.uint64)
     for j in range(end - k, end):
-        words = (words << U7) | symbols[j : j + n].astype(np.uint64)
+        words = (words << SYMBOL_SHIFT) | symbols[j : j + n].astype(np.uint64)
     return words
 
 
@@ -58,7 +56,7 @@ def char_keys(arrays: Arrays, text: Text, context: Context, first: int, out: Arr
     n = out.size
     where = (np.int32(context.kind), np.int32(context.param), np.int64(first), np.int64(n))
     if not arrays.launch("char_keys", n, text.symbols, text.classes, *where, out):
-        out[:] = (char_identities(arrays.xp, text, context, first, n) << U7) | text.symbols[first : first + n].astype(np.uint64)
+        out[:] = (char_identities(arrays.xp, text, context, first, n) << SYMBOL_SHIFT) | text.symbols[first : first + n].astype(np.uint64)
 
 
 def char_identities(xp: Any, text: Text, context: Context, at: int, n: int) -> Array:
@@ -70,18 +68,18 @@ def char_identities(xp: Any, text: Text, context: Context, at: int, n: int) -> A
         if param <= 16:
             c = xp.full(n, param, np.uint64)
             return hash57(packed(xp, symbols, at, n, 8), packed(xp, symbols, at - 8, n, param - 8), c)
-        c = (packed(xp, symbols, at - 16, n, param - 16) << U7) | np.uint64(param)
+        c = (packed(xp, symbols, at - 16, n, param - 16) << SYMBOL_SHIFT) | np.uint64(param)
         return hash57(packed(xp, symbols, at, n, 8), packed(xp, symbols, at - 8, n, 8), c)
     if kind == CLASSES_OF:
         classes = text.classes[symbols[at - param : at + n]]
-        c = (packed(xp, symbols, at, n, 1) << U7) | np.uint64(param)
+        c = (packed(xp, symbols, at, n, 1) << SYMBOL_SHIFT) | np.uint64(param)
         newest = packed(xp, classes, param, n, min(param, 8))
         older = packed(xp, classes, param - 8, n, param - 8) if param > 8 else xp.zeros(n, np.uint64)
         return hash57(newest, older, c)
     words = xp.zeros(n, np.uint64)
     for j in range(8):
         if param >> j & 1:
-            words = (words << U7) | symbols[at - 1 - j : at - 1 - j + n].astype(np.uint64)
+            words = (words << SYMBOL_SHIFT) | symbols[at - 1 - j : at - 1 - j + n].astype(np.uint64)
     return mix57(words)
 
 

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from charstat.gpu.arrays import Array, Arrays
-from charstat.gpu.keys import U7, mix57
+from charstat.gpu.keys import mix57
 from charstat.ngram.contexts import Context
-from charstat.ngram.hashing import U127
-from charstat.ngram.table import MAX_COUNT, identity_bits, table_bits
+from charstat.ngram.hashing import SYMBOL_BITS, SYMBOL_MASK, SYMBOL_SHIFT
+from charstat.ngram.table import MAX_COUNT, ROW_SHIFT, identity_bits, table_bits
 
 
 class Runs(NamedTuple):
@@ -83,15 +83,15 @@ def differences(xp: Any, positions: Array, end: int) -> Array:
 def row_values(xp: Any, counts: Array, keys: Array) -> Array:
     """count << 7 | symbol of character rows: uint32. counts: int64; keys: uint64, the symbol lowest."""
     values = xp.minimum(counts, np.int64(MAX_COUNT)).astype(np.uint32)
-    values <<= np.uint32(7)
-    values |= (keys & U127).astype(np.uint32)
+    values <<= ROW_SHIFT
+    values |= (keys & SYMBOL_MASK).astype(np.uint32)
     return values
 
 
 def shorten(arrays: Arrays, keys: Array, positions: Array) -> tuple[Array, Array]:
     """Distinct n-grams without their newest symbol, and where their runs start: a run of the shorter is one of the longer, too."""
-    kept = changes(arrays, keys, int(U7))
-    return keys[kept] >> U7, positions[kept]
+    kept = changes(arrays, keys, SYMBOL_BITS)
+    return keys[kept] >> SYMBOL_SHIFT, positions[kept]
 
 
 def insert(arrays: Arrays, keys: Array, counts: Array, more: np.ndarray) -> tuple[Array, Array]:
@@ -122,8 +122,8 @@ def insert(arrays: Arrays, keys: Array, counts: Array, more: np.ndarray) -> tupl
 
 def contexts_of(arrays: Arrays, keys: Array) -> tuple[Array, Array]:
     """(identities, first rows) of the contexts of packed, distinct, sorted n-grams, in the n-grams' order: uint64, int64."""
-    first_rows = changes(arrays, keys, int(U7))
-    return mix57(keys[first_rows] >> U7), first_rows
+    first_rows = changes(arrays, keys, SYMBOL_BITS)
+    return mix57(keys[first_rows] >> SYMBOL_SHIFT), first_rows
 
 
 def by_identity(arrays: Arrays, identities: Array, first_rows: Array, rows: Array) -> Runs:

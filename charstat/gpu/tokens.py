@@ -25,7 +25,7 @@ from charstat.errors import ResourceError
 from charstat.gpu.arrays import Array, Arrays, spans
 from charstat.gpu.keys import Text, mix64
 from charstat.gpu.memory import chunk_size
-from charstat.ngram.hashing import N_FEATURES, ODD_B, SEED, U24, WORD_FEATURES, WORD_ID_BITS
+from charstat.ngram.hashing import N_FEATURES, ODD_B, SEED, SYMBOL_BITS, U24, WORD_FEATURES, WORD_ID_BITS
 from charstat.ngram.words import (
     FIRST_KIND,
     HASH,
@@ -182,7 +182,7 @@ def _pack(xp: Any, symbols: Array, starts: Array, lengths: Array) -> list[Array]
             longer = xp.flatnonzero(lengths > np.int64(d))
             if longer.size == 0:
                 break
-            shift = np.uint64(7 * (PACK - 1 - d % PACK))
+            shift = np.uint64(SYMBOL_BITS * (PACK - 1 - d % PACK))
             words[longer] = words[longer] | (symbols[starts[longer] + np.int64(d)].astype(np.uint64) << shift)
         packed.append(words)
     return packed

@@ -29,10 +29,10 @@ import numpy as np
 from charstat.ctw.links import UNSET, is_exact
 from charstat.ctw.weights import BETA_MAX, HALF_LOG_2PI, KT, LOG_HALF, UNITS_PER_NAT, gamma_table, joint_nodes, n_slots
 from charstat.gpu.arrays import Array, Arrays, spans
-from charstat.gpu.keys import U7, U28, U29, Text, char_identities, mix57
+from charstat.gpu.keys import Text, char_identities, mix57
 from charstat.gpu.memory import chunk_size
-from charstat.ngram.hashing import IDENTITY_BITS, MASK57, U56, U127
-from charstat.ngram.table import CountTable
+from charstat.ngram.hashing import IDENTITY_BITS, MASK57, SYMBOL_BITS, SYMBOL_MASK, SYMBOL_SHIFT, U28, U29, U56
+from charstat.ngram.table import ROW_MASK, ROW_SHIFT, CountTable
 from charstat.ppm.continuation import INVERSE_A, INVERSE_B
 from charstat.tree import SYMBOLS, TreeArrays
 
@@ -70,13 +70,13 @@ class Level:
         self.identities = _identities(xp, table, upload(table.buckets), records[: self.n])
         del records
         rows = upload(table.rows)
-        self.counts = rows >> np.uint32(7)
-        self.keys = (rows & np.uint32(127)).astype(np.uint64)
+        self.counts = rows >> ROW_SHIFT
+        self.keys = (rows & ROW_MASK).astype(np.uint64)
         del rows
         first = xp.zeros(self.rows, np.uint8)
         first[self.starts[1 : self.n]] = xp.ones(max(0, self.n - 1), np.uint8)
         context = xp.cumsum(first, dtype=np.uint64)
-        context <<= U7
+        context <<= SYMBOL_SHIFT
         self.keys |= context
         del first, context
         self.depth = xp.full(self.rows + 1, NO_SPLIT, np.int8)
@@ -117,7 +117,7 @@ def _shape(arrays: Arrays, level: Level, trees: Trees, most: int) -> None:
     level.of_leaf, level.of_split = xp.empty(level.rows, np.uint32), xp.empty(level.rows, np.uint32)
     for lo, hi in level.parts(most):
         keys = level.keys[lo:hi]
-        left = xp.flatnonzero((keys[1:] >> U7) == (keys[:-1] >> U7))
+        left = xp.flatnonzero((keys[1:] >> SYMBOL_SHIFT) == (keys[:-1] >> SYMBOL_SHIFT))
         level.depth[left + np.int64(lo)] = trees.shared[_pairs(keys, left)]
     for lo, hi in level.parts(most):
         keys = level.keys[lo:hi]
@@ -131,7 +131,7 @@ def _shape(arrays: Arrays, level: Level, trees: Trees, most: int) -> None:
 
 def _pairs(keys: Array, left: Array) -> Array:
     """symbol << 7 | symbol of the rows `left` and those after them: an index into a 128 x 128 table."""
-    return (((keys[left] & U127) << U7) | (keys[left + I1] & U127)).astype(np.int64)
+    return (((keys[left] & SYMBOL_MASK) << SYMBOL_SHIFT) | (keys[left + I1] & SYMBOL_MASK)).astype(np.int64)
 
 
 def _splits(xp: Any, level: Level, lo: int, hi: int) -> Array:
@@ -142,7 +142,7 @@ def _splits(xp: Any, level: Level, lo: int, hi: int) -> Array:
 def _interval(xp: Any, level: Level, trees: Trees, keys: Array, left: Array, lo: int) -> tuple[Array, Array]:
     """First row and end of the rows under the splits `left`; keys: those from row lo on."""
     node = trees.joint[_pairs(keys, left)]
-    context = (keys[left] >> U7) << U7
+    context = (keys[left] >> SYMBOL_SHIFT) << SYMBOL_SHIFT
     first = xp.searchsorted(keys, context | trees.lowest[node]) + np.int64(lo)
     return first, xp.searchsorted(keys, context + trees.end[node]) + np.int64(lo)
 
@@ -198,12 +198,12 @@ def _level_weights(
         keys, rows = level.keys[lo:hi], xp.arange(lo, hi, dtype=np.int64)
         counts = level.counts[lo:hi].astype(np.int64)
         before = xp.concatenate([xp.zeros(1, np.int64), xp.cumsum(counts, dtype=np.int64)])
-        context = (keys >> U7).astype(np.int64)
+        context = (keys >> SYMBOL_SHIFT).astype(np.int64)
         start, end = level.starts[context], level.starts[context + I1]
         shift, types = (start - context) * I2, end - start  # slot of a split: shift + row
         leaf_above = level.depth[level.of_leaf[lo:hi]]
         zero = xp.zeros(hi - lo, np.int64)
-        exists = trees.depth[(keys & U127).astype(np.int64)] > leaf_above + np.int8(1)
+        exists = trees.depth[(keys & SYMBOL_MASK).astype(np.int64)] > leaf_above + np.int8(1)
         leaf_w = _weigh(xp, trees, counts, zero, shift + rows + (types - I1) * I2, exists, sums, betas)
         left = _splits(xp, level, lo, hi)
         first, after = _interval(xp, level, trees, keys, left, lo)
@@ -219,14 +219,14 @@ def _level_weights(
         if parent is None:
             continue
         owner = links[context].astype(np.int64)
-        _walk_leaves(xp, parent, owner, keys & U127, leaf_w, leaf_above, into)
+        _walk_leaves(xp, parent, owner, keys & SYMBOL_MASK, leaf_w, leaf_above, into)
         _walk_splits(xp, parent, owner[left], trees.mid[trees.joint[_pairs(keys, left)]], split_w, chain_w, above, into)
 
 
 def _place(xp: Any, parent: Level, owner: Array, symbol: Array) -> tuple[Array, Array, Array, Array]:
     """(row, start, end, shift): where a symbol (uint64) stands or would stand among the rows of a parent."""
     start, end = parent.starts[owner], parent.starts[owner + I1]
-    row = xp.searchsorted(parent.keys, (owner.astype(np.uint64) << U7) | symbol)
+    row = xp.searchsorted(parent.keys, (owner.astype(np.uint64) << SYMBOL_SHIFT) | symbol)
     return row, start, end, (start - owner) * I2
 
 
@@ -268,7 +268,7 @@ def _links(arrays: Arrays, text: Text, border: int, longer: Level, shorter: Leve
     if is_exact(longer.table):
         parents = xp.empty(longer.n, np.uint32)
         for lo, hi in spans(longer.n, chunk):
-            packed = _unmix57(longer.identities[lo:hi]) & np.uint64((1 << 7 * shorter_order) - 1)
+            packed = _unmix57(longer.identities[lo:hi]) & np.uint64((1 << SYMBOL_BITS * shorter_order) - 1)
             parents[lo:hi] = xp.searchsorted(shorter.identities, mix57(packed)).astype(np.uint32)
         return parents
     parents = xp.full(longer.n, UNSET, np.uint32)

@@ -19,16 +19,17 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-SYMBOL_BITS = 7
+SYMBOL_BITS = 7  # of a symbol in packed words, keys and rows
 IDENTITY_BITS = 57
 WORD_ID_BITS = 24
 WORD_IDENTITY_BITS = 40
 
 CHARS, CLASSES_OF, SPARSE, WORDS = range(4)
 
-U0, U7, U24 = np.uint64(0), np.uint64(7), np.uint64(24)
+SYMBOL_SHIFT = np.uint64(SYMBOL_BITS)
+SYMBOL_MASK = np.uint64((1 << SYMBOL_BITS) - 1)
+U0, U24 = np.uint64(0), np.uint64(24)
 U28, U29, U49, U56 = np.uint64(28), np.uint64(29), np.uint64(49), np.uint64(56)
-U127 = np.uint64(127)
 MASK56 = np.uint64((1 << 56) - 1)
 MASK57 = np.uint64((1 << 57) - 1)
 ODD_A = np.uint64(0xBF58476D1CE4E5B9)
@@ -55,23 +56,23 @@ def mix57(x):
 @njit(cache=True, nogil=True, inline="always")
 def hash57(a, b, c):
     """57 bits of a hash of three 64-bit words."""
-    return mix64(a ^ mix64(b ^ mix64(c + SEED))) >> U7
+    return mix64(a ^ mix64(b ^ mix64(c + SEED))) >> np.uint64(64 - IDENTITY_BITS)
 
 
 @njit(cache=True, nogil=True, inline="always")
 def low_symbols(packed, k):
     """The newest k (0..8) symbols of a packed word."""
-    return packed & ((np.uint64(1) << np.uint64(7 * k)) - np.uint64(1))
+    return packed & ((np.uint64(1) << np.uint64(SYMBOL_BITS * k)) - np.uint64(1))
 
 
 @njit(cache=True, nogil=True, inline="always")
 def push_symbol(history, symbol, class_symbol):
     """Advance a packed history, uint64 [5] = h1, h2, h3, c1, c2, by one symbol."""
-    history[2] = ((history[2] << U7) | (history[1] >> U49)) & MASK56
-    history[1] = ((history[1] << U7) | (history[0] >> U49)) & MASK56
-    history[0] = ((history[0] << U7) | np.uint64(symbol)) & MASK56
-    history[4] = ((history[4] << U7) | (history[3] >> U49)) & MASK56
-    history[3] = ((history[3] << U7) | np.uint64(class_symbol)) & MASK56
+    history[2] = ((history[2] << SYMBOL_SHIFT) | (history[1] >> U49)) & MASK56
+    history[1] = ((history[1] << SYMBOL_SHIFT) | (history[0] >> U49)) & MASK56
+    history[0] = ((history[0] << SYMBOL_SHIFT) | np.uint64(symbol)) & MASK56
+    history[4] = ((history[4] << SYMBOL_SHIFT) | (history[3] >> U49)) & MASK56
+    history[3] = ((history[3] << SYMBOL_SHIFT) | np.uint64(class_symbol)) & MASK56
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -83,16 +84,16 @@ def char_identity(kind, param, history):
             return mix57(low_symbols(h1, param))
         if param <= 16:
             return hash57(h1, low_symbols(h2, param - 8), np.uint64(param))
-        return hash57(h1, h2, (low_symbols(h3, param - 16) << U7) | np.uint64(param))
+        return hash57(h1, h2, (low_symbols(h3, param - 16) << SYMBOL_SHIFT) | np.uint64(param))
     if kind == CLASSES_OF:
         c1, c2 = history[3], history[4]
         if param <= 8:
-            return hash57(low_symbols(c1, param), U0, ((h1 & U127) << U7) | np.uint64(param))
-        return hash57(c1, low_symbols(c2, param - 8), ((h1 & U127) << U7) | np.uint64(param))
+            return hash57(low_symbols(c1, param), U0, ((h1 & SYMBOL_MASK) << SYMBOL_SHIFT) | np.uint64(param))
+        return hash57(c1, low_symbols(c2, param - 8), ((h1 & SYMBOL_MASK) << SYMBOL_SHIFT) | np.uint64(param))
     packed = U0
     for j in range(8):
         if (param >> j) & 1:
-            packed = (packed << U7) | ((h1 >> np.uint64(7 * j)) & U127)
+            packed = (packed << SYMBOL_SHIFT) | ((h1 >> np.uint64(SYMBOL_BITS * j)) & SYMBOL_MASK)
     return mix57(packed)
 
 

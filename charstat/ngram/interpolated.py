@@ -24,6 +24,7 @@ import numpy as np
 from numba import njit
 
 from charstat.ngram.overlay import Overlay, new_overlay
+from charstat.ngram.table import row_count, row_symbol
 from charstat.ppm.chain import Place, build_chain, find, move_on, new_place
 from charstat.ppm.chain_model import ChainModel
 from charstat.ppm.continuation import level_sizes, with_continuation
@@ -45,7 +46,7 @@ class State(NamedTuple):
 @njit(cache=True, nogil=True)
 def _counts_of_counts(rows, out):
     for r in range(rows.shape[0]):
-        c = np.int64(rows[r] >> np.uint32(7))
+        c = row_count(rows[r])
         if 0 < c < out.shape[0]:
             out[c] += 1
 
@@ -66,7 +67,7 @@ def modified_discounts(counts: np.ndarray) -> tuple[float, float, float]:
 def _add_level(rows, lo, hi, discounts, out):
     n, kept = np.int64(0), 0.0
     for r in range(lo, hi):
-        c = np.int64(rows[r] >> np.uint32(7))
+        c = row_count(rows[r])
         n += c
         kept += discounts[min(c, 3)]
     share = 1.0 / n
@@ -75,8 +76,8 @@ def _add_level(rows, lo, hi, discounts, out):
         out[s] *= backoff
     for r in range(lo, hi):
         row = rows[r]
-        c = np.int64(row >> np.uint32(7))
-        out[row & np.uint32(127)] += (c - discounts[min(c, 3)]) * share
+        c = row_count(row)
+        out[row_symbol(row)] += (c - discounts[min(c, 3)]) * share
 
 
 @njit(cache=True, nogil=True)

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from charstat.ngram.hashing import SYMBOL_BITS, SYMBOL_SHIFT
+
 MIN_MATCH = 7  # symbols; at most 8, the packed history's first word
 MAX_LENGTH = 400
 LENGTH_BUCKETS = 16
@@ -57,9 +59,9 @@ def _bucket(packed, size):
 def index_text(text, n, ends):
     """Enter the first n symbols into an empty table, as observing them one by one would have."""
     packed = np.uint64(0)
-    mask = np.uint64((1 << (7 * MIN_MATCH)) - 1)
+    mask = np.uint64((1 << (SYMBOL_BITS * MIN_MATCH)) - 1)
     for i in range(n):
-        packed = ((packed << np.uint64(7)) | np.uint64(text[i])) & mask
+        packed = ((packed << SYMBOL_SHIFT) | np.uint64(text[i])) & mask
         if i + 1 >= MIN_MATCH:
             ends[_bucket(packed, ends.shape[0])] = np.int32(i + 1)
 
@@ -95,7 +97,7 @@ def observe_symbol(match, symbol, h1):
     state[0] = n
     if n < MIN_MATCH:
         return
-    b = _bucket(h1 & np.uint64((1 << (7 * MIN_MATCH)) - 1), ends.shape[0])
+    b = _bucket(h1 & np.uint64((1 << (SYMBOL_BITS * MIN_MATCH)) - 1), ends.shape[0])
     if state[2] == 0:
         at = np.int64(ends[b])
         if at > 0:

@@ -23,23 +23,23 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from charstat.ngram.hashing import SYMBOL_MASK
+
 UNIT_BITS = 12
 UNIT = 1 << UNIT_BITS
 MAX_FIXED = (1 << 23) - 1  # 2,047 observations; 128 of them still add up within 31 bits
 FAST_DECAY, SLOW_DECAY = 0.4, 0.95
-FAST, SLOW = 7, 31  # where the counts stand in an entry: the first of their 24 bits
+FAST_FACTOR, SLOW_FACTOR, HALF = round(FAST_DECAY * 65536), round(SLOW_DECAY * 65536), 65536 // 2
+FAST, SLOW = 7, 31  # count_shift: where each count starts in an entry
 GENERATION_BITS = 12
+GENERATIONS = 1 << 20
 FIRST_CAPACITY = 1 << 10
-DEFAULT_LIMIT = 1 << 20  # contexts per family
+DEFAULT_LIMIT = 1 << 20  # contexts per table
 SIZE_CLASSES = 8  # rooms of 1, 2, 4 .. 128 entries
 
-U0, U1, U7, U31 = np.uint64(0), np.uint64(1), np.uint64(7), np.uint64(31)
-U32, U40, U44 = np.uint64(32), np.uint64(40), np.uint64(44)
+U0, U7, U31, U32, U40, U44 = np.uint64(0), np.uint64(FAST), np.uint64(SLOW), np.uint64(32), np.uint64(40), np.uint64(44)
 MASK4, MASK8, MASK24, MASK32 = np.uint64(15), np.uint64(255), np.uint64((1 << 24) - 1), np.uint64((1 << 32) - 1)
-MASK20 = np.uint64((1 << 20) - 1)
-NEW_ENTRY = np.uint64((UNIT << 31) | (UNIT << 7))
 NO_BLOCK = np.uint64((1 << 64) - 1)
-FAST_FACTOR, SLOW_FACTOR = round(FAST_DECAY * 65536), round(SLOW_DECAY * 65536)
 
 
 class Overlay(NamedTuple):
@@ -63,22 +63,71 @@ def new_overlay(families: int, capacity: int = FIRST_CAPACITY, entries: int = 1 
 
 
 @njit(cache=True, nogil=True, inline="always")
-def find_slot(slots, family, key):
+def entry_symbol(entry):
+    """The symbol of an entry: int64."""
+    return np.int64(entry & SYMBOL_MASK)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def entry_count(entry, count_shift):
+    """One of an entry's two counts, fixed-point: int64. count_shift: FAST or SLOW."""
+    return np.int64((entry >> np.uint64(count_shift)) & MASK24)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def pack_entry(symbol, fast, slow):
+    """The entry of a symbol and its two fixed-point counts: uint64."""
+    return (np.uint64(slow) << U31) | (np.uint64(fast) << U7) | np.uint64(symbol)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def slot_offset(packed):
+    """Where a slot's list starts in the pool: int64. packed: the second word of the slot."""
+    return np.int64(packed & MASK32)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def slot_length(packed):
+    """How many entries a slot's list has: int64."""
+    return np.int64((packed >> U32) & MASK8)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def slot_room(packed):
+    """The log2 of the entries that fit into a slot's block: int64."""
+    return np.int64((packed >> U40) & MASK4)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def slot_age(packed, position):
+    """How many generations ago a slot's context was last seen, modulo 2**20: int64."""
+    return ((position >> GENERATION_BITS) - np.int64(packed >> U44)) & (GENERATIONS - 1)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def pack_slot(offset, length, room, position):
+    """The second word of a slot whose context is seen at a stream position: uint64."""
+    generation = np.uint64(position >> GENERATION_BITS) & np.uint64(GENERATIONS - 1)
+    return np.uint64(offset) | (np.uint64(length) << U32) | (np.uint64(room) << U40) | (generation << U44)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def find_slot(slots, table, key):
     """The slot that holds the key, or the free one where it would go."""
     mask = slots.shape[1] - 1
     p = np.int64(key >> np.uint64(20)) & mask
-    while slots[family, p, 0] != U0 and slots[family, p, 0] != key:
+    while slots[table, p, 0] != U0 and slots[table, p, 0] != key:
         p = (p + 1) & mask
     return p
 
 
 @njit(cache=True, nogil=True, inline="always")
-def slot_list(slots, family, p):
+def slot_list(slots, table, p):
     """(offset, length) of a slot's entries in the pool; length 0 if the slot is free."""
-    if slots[family, p, 0] == U0:
+    if slots[table, p, 0] == U0:
         return np.int64(0), np.int64(0)
-    packed = slots[family, p, 1]
-    return np.int64(packed & MASK32), np.int64((packed >> U32) & MASK8)
+    packed = slots[table, p, 1]
+    return slot_offset(packed), slot_length(packed)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -94,42 +143,44 @@ def take_block(pool, heap, free, size_class):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _decayed(entry):
-    """The entry of a symbol that was not the one observed: both counts shrink, never to nothing."""
-    fast = (((entry >> U7) & MASK24) * np.uint64(FAST_FACTOR)) >> np.uint64(16)
-    slow = ((entry >> U31) * np.uint64(SLOW_FACTOR)) >> np.uint64(16)
-    return (max(slow, U1) << U31) | (max(fast, U1) << U7) | (entry & np.uint64(127))
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _seen(entry):
-    fast = min(((entry >> U7) & MASK24) + np.uint64(UNIT), np.uint64(MAX_FIXED))
-    slow = min((entry >> U31) + np.uint64(UNIT), np.uint64(MAX_FIXED))
-    return (slow << U31) | (fast << U7) | (entry & np.uint64(127))
+def decayed(entry, fast_factor, slow_factor):
+    """The entry with both counts multiplied by factor / 65536, but never below 1 unit. Factors: int64."""
+    fast, slow = (entry_count(entry, FAST) * fast_factor) >> 16, (entry_count(entry, SLOW) * slow_factor) >> 16
+    return pack_entry(entry_symbol(entry), max(fast, np.int64(1)), max(slow, np.int64(1)))
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def count_symbol(slots, used, pool, heap, free, family, p, key, symbol, position):
-    """Count a symbol in the context of slot p (found by find_slot for this key). The arrays are those of an Overlay."""
-    generation = (np.uint64(position >> GENERATION_BITS) & MASK20) << U44
-    if slots[family, p, 0] == U0:
+def count_symbol(
+    slots, used, pool, heap, free, table, p, key, symbol, position, fast_factor=FAST_FACTOR, slow_factor=SLOW_FACTOR, halve=False
+):
+    """Count a symbol in the context of slot p (found by find_slot for this key). The arrays are those of an Overlay.
+
+    The symbol's counts go up by UNIT, those of the context's other symbols are multiplied by factor / 65536. A count that would pass
+    MAX_FIXED stays there; with `halve`, all counts of the context are halved instead, as in PPMC (Moffat 1990).
+    """
+    if slots[table, p, 0] == U0:
         at = take_block(pool, heap, free, 0)
-        pool[at] = NEW_ENTRY | np.uint64(symbol)
-        slots[family, p, 0] = key
-        slots[family, p, 1] = np.uint64(at) | (U1 << U32) | generation
-        used[family] += 1
+        pool[at] = pack_entry(symbol, UNIT, UNIT)
+        slots[table, p, 0] = key
+        slots[table, p, 1] = pack_slot(at, 1, 0, position)
+        used[table] += 1
         return
-    packed = slots[family, p, 1]
-    at, length, room = np.int64(packed & MASK32), np.int64((packed >> U32) & MASK8), np.int64((packed >> U40) & MASK4)
-    found = False
+    packed = slots[table, p, 1]
+    at, length, room = slot_offset(packed), slot_length(packed), slot_room(packed)
+    seen = -1
     for e in range(at, at + length):
-        entry = pool[e]
-        if np.int64(entry & np.uint64(127)) == symbol:
-            pool[e] = _seen(entry)
-            found = True
+        if entry_symbol(pool[e]) == symbol:
+            seen = e
         else:
-            pool[e] = _decayed(entry)
-    if not found:
+            pool[e] = decayed(pool[e], fast_factor, slow_factor)
+    if seen >= 0:
+        fast, slow = entry_count(pool[seen], FAST) + UNIT, entry_count(pool[seen], SLOW) + UNIT
+        if halve and max(fast, slow) > MAX_FIXED:
+            for e in range(at, at + length):
+                pool[e] = decayed(pool[e], HALF, HALF)
+            fast, slow = fast >> 1, slow >> 1
+        pool[seen] = pack_entry(symbol, min(fast, MAX_FIXED), min(slow, MAX_FIXED))
+    else:
         if length == 1 << room:
             bigger = take_block(pool, heap, free, room + 1)
             for e in range(length):
@@ -137,9 +188,9 @@ def count_symbol(slots, used, pool, heap, free, family, p, key, symbol, position
             pool[at] = free[room]
             free[room] = np.uint64(at)
             at, room = bigger, room + 1
-        pool[at + length] = NEW_ENTRY | np.uint64(symbol)
+        pool[at + length] = pack_entry(symbol, UNIT, UNIT)
         length += 1
-    slots[family, p, 1] = np.uint64(at) | (np.uint64(length) << U32) | (np.uint64(room) << U40) | generation
+    slots[table, p, 1] = pack_slot(at, length, room, position)
 
 
 def ensure_room(overlay: Overlay, steps: int, position: int, limit: int = DEFAULT_LIMIT) -> Overlay:
@@ -172,30 +223,30 @@ def ensure_room(overlay: Overlay, steps: int, position: int, limit: int = DEFAUL
 
 def _copy(overlay: Overlay, capacity: int, entries: int, keep: int, position: int) -> Overlay:
     new = new_overlay(overlay.slots.shape[0], capacity, entries)
-    _refill(overlay, new, keep, position >> GENERATION_BITS)
+    _refill(overlay, new, keep, position)
     return new
 
 
 @njit(cache=True, nogil=True)
-def _refill(old, new, keep, now):
-    """Copy the contexts of every family; of one that holds more than `keep`, only the most recently seen generations."""
+def _refill(old, new, keep, position):
+    """Copy the contexts of every table; of one that holds more than `keep`, only the most recently seen generations."""
     for f in range(old.slots.shape[0]):
-        oldest = np.int64(1 << 20)  # ages from this on are forgotten
+        oldest = np.int64(GENERATIONS)  # contexts of this age or older are forgotten
         if old.used[f] > keep:
-            ages = np.zeros((1 << 20) + 1, np.int64)
+            ages = np.zeros(GENERATIONS + 1, np.int64)
             for p in range(old.slots.shape[1]):
                 if old.slots[f, p, 0] != U0:
-                    ages[(now - np.int64(old.slots[f, p, 1] >> U44)) & ((1 << 20) - 1)] += 1
+                    ages[slot_age(old.slots[f, p, 1], position)] += 1
             held = np.int64(0)
             oldest = 0
-            while oldest < (1 << 20) and held + ages[oldest] <= keep:
+            while oldest < GENERATIONS and held + ages[oldest] <= keep:
                 held += ages[oldest]
                 oldest += 1
         for p in range(old.slots.shape[1]):
             key, packed = old.slots[f, p, 0], old.slots[f, p, 1]
-            if key == U0 or ((now - np.int64(packed >> U44)) & ((1 << 20) - 1)) >= oldest:
+            if key == U0 or slot_age(packed, position) >= oldest:
                 continue
-            at, length, room = np.int64(packed & MASK32), np.int64((packed >> U32) & MASK8), np.int64((packed >> U40) & MASK4)
+            at, length, room = slot_offset(packed), slot_length(packed), slot_room(packed)
             block = take_block(new.pool, new.heap, new.free, room)
             for e in range(length):
                 new.pool[block + e] = old.pool[at + e]

@@ -23,10 +23,29 @@ from numba import njit
 
 from charstat.errors import MergeError
 from charstat.ngram.contexts import Context
-from charstat.ngram.hashing import IDENTITY_BITS, SYMBOL_BITS, WORD_IDENTITY_BITS
+from charstat.ngram.hashing import IDENTITY_BITS, SYMBOL_BITS, SYMBOL_MASK, WORD_IDENTITY_BITS
 
 MAX_COUNT = (1 << 25) - 1
+ROW_SHIFT, ROW_MASK = np.uint32(SYMBOL_BITS), np.uint32(SYMBOL_MASK)
 U1 = np.uint64(1)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def row_symbol(row):
+    """The symbol of a character row: int64."""
+    return np.int64(row & ROW_MASK)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def row_count(row):
+    """The count of a character row: int64."""
+    return np.int64(row >> ROW_SHIFT)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def pack_row(symbol, count):
+    """The character row of a symbol and its count, at most MAX_COUNT: uint32."""
+    return (np.uint32(count) << ROW_SHIFT) | np.uint32(symbol)
 
 
 def identity_bits(context: Context) -> int:
@@ -70,11 +89,11 @@ class CountTable:
 
     def symbols(self) -> np.ndarray:
         """The symbol (characters) or word id (words) of every row: uint32 [n_rows]."""
-        return self.rows if self.sums is not None else self.rows & np.uint32(127)
+        return self.rows if self.sums is not None else self.rows & ROW_MASK
 
     def counts(self) -> np.ndarray:
         """The count of every row: uint32 [n_rows]."""
-        return np.diff(self.sums) if self.sums is not None else self.rows >> np.uint32(SYMBOL_BITS)
+        return np.diff(self.sums) if self.sums is not None else self.rows >> ROW_SHIFT
 
 
 def table_bits(context: Context, contexts: int, rows: int) -> tuple[int, int]:
@@ -155,7 +174,7 @@ def merge_tables(a: CountTable, b: CountTable) -> CountTable:
         sums = np.zeros(m + 1, np.uint32)
         sums[1:] = np.cumsum(counts[:m])
         return assemble(a.context, identities[:n].copy(), starts, symbols[:m].copy(), sums)
-    rows = (np.minimum(counts[:m], np.uint64(MAX_COUNT)).astype(np.uint32) << np.uint32(SYMBOL_BITS)) | symbols[:m]
+    rows = (np.minimum(counts[:m], np.uint64(MAX_COUNT)).astype(np.uint32) << ROW_SHIFT) | symbols[:m]
     return assemble(a.context, identities[:n].copy(), starts, rows)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from numba import njit
 
 from charstat.alphabet import Alphabet
-from charstat.ngram.hashing import ODD_B
+from charstat.ngram.hashing import ODD_B, SYMBOL_BITS, SYMBOL_MASK, SYMBOL_SHIFT
 from charstat.tree import DIGIT, ESCAPE, OTHER, SYMBOLS, UPPER, character_class
 
 MAX_WORD = 32  # characters by which a word is known
@@ -55,7 +55,7 @@ def symbol_info(alphabet: Alphabet, classes: np.ndarray) -> SymbolInfo:
 # The word being written: uint64 fields of one array, so that stream and counting share the same few lines.
 HASH, LOWER_HASH, LENGTH, FIRST_KIND, LAST_THREE = range(5)
 WORD_STATE = 5
-U1, U7, U16 = np.uint64(1), np.uint64(7), np.uint64(16)
+U1, U16 = np.uint64(1), np.uint64(16)
 MASK21, MASK32 = np.uint64(0x1FFFFF), np.uint64(0xFFFFFFFF)
 NO_LETTERS = np.uint64(ESCAPE << 14 | ESCAPE << 7 | ESCAPE)  # before a word's first letter: 0 is a letter like any other
 
@@ -76,7 +76,7 @@ def extend_word(word, symbol, info):
             word[LAST_THREE] = NO_LETTERS
         word[HASH] = hash_step(word[HASH], symbol)
         word[LOWER_HASH] = hash_step(word[LOWER_HASH], info.lower[symbol])
-        word[LAST_THREE] = ((word[LAST_THREE] << U7) | np.uint64(symbol)) & MASK21
+        word[LAST_THREE] = ((word[LAST_THREE] << SYMBOL_SHIFT) | np.uint64(symbol)) & MASK21
     word[LENGTH] += U1
 
 
@@ -84,7 +84,7 @@ def extend_word(word, symbol, info):
 def word_shape(length, first_kind, last_three):
     """Eight bits: the class of the first character and a coarse length; for other classes the last character."""
     if first_kind == np.uint64(OTHER):
-        return np.uint64(128) + (last_three & np.uint64(127))
+        return np.uint64(128) + (last_three & SYMBOL_MASK)
     return first_kind * np.uint64(4) + np.uint64(min(np.int64(length), 9) // 3)
 
 
@@ -137,7 +137,7 @@ def build_trie(packed: np.ndarray, lengths: np.ndarray) -> Vocabulary:
 @njit(cache=True, nogil=True, inline="always")
 def packed_symbol(packed, word, depth):
     """Symbol number `depth` of a packed word."""
-    return (packed[word, depth // PACK] >> np.uint64(7 * (PACK - 1 - depth % PACK))) & np.uint64(127)
+    return (packed[word, depth // PACK] >> np.uint64(SYMBOL_BITS * (PACK - 1 - depth % PACK))) & SYMBOL_MASK
 
 
 @njit(cache=True, nogil=True)
@@ -198,7 +198,7 @@ def _unpack_trie(first_child, symbol, first_id, packed, lengths):
             depths[c] = depths[v] + 1
             ends[c] = np.int64(first_id[c + 1]) if c + 1 < np.int64(first_child[v + 1]) else ends[v]
             d = depths[v]
-            bits = np.uint64(symbol[c]) << np.uint64(7 * (PACK - 1 - d % PACK))
+            bits = np.uint64(symbol[c]) << np.uint64(SYMBOL_BITS * (PACK - 1 - d % PACK))
             for i in range(np.int64(first_id[c]), ends[c]):
                 packed[i, d // PACK] |= bits
                 lengths[i] = np.uint8(d + 1)

@@ -4,8 +4,9 @@ PPM, context-tree weighting and Kneser-Ney all read the same thing: for the curr
 each of its suffixes. The static part comes from the model's count tables, never counted again; the online part is kept in the
 format of ngram/overlay.py (decays of its own), so that a stream which has both already can hand its lists in unchanged.
 
-    combination rule      count = static_weight * static + fast_weight * fast + slow_weight * slow,   a type if any part has it
-    online                the symbol that came: fast and slow + 1; the others of the context: fast * decay, slow * slow_decay
+    combination rule      count = static_weight * static + online_weight * online,   a type if either part has it
+    online                the symbol that came: + 1; the others of its context: * decay (the overlay's fast counts)
+    halving               the overlay's slow counts do not decay here: when one passes 2,047, all of its context is halved (Moffat 1990)
 
 Tables may skip orders (o6, o8, o11): the chain then has longer steps. A context that the training text lacks has no longer
 ones there either, so that look-ups stop at the first miss (static and online apart).
@@ -24,28 +25,8 @@ from numba import njit
 
 from charstat.errors import ContextError
 from charstat.ngram.hashing import CHARS, char_identity, mix64, push_symbol
-from charstat.ngram.overlay import (
-    GENERATION_BITS,
-    MASK4,
-    MASK8,
-    MASK20,
-    MASK24,
-    MASK32,
-    MAX_FIXED,
-    NEW_ENTRY,
-    U0,
-    U1,
-    U7,
-    U31,
-    U32,
-    U40,
-    U44,
-    UNIT,
-    find_slot,
-    slot_list,
-    take_block,
-)
-from charstat.ngram.table import find_context, identity_bits
+from charstat.ngram.overlay import FAST, U0, UNIT, count_symbol, entry_count, entry_symbol, find_slot, slot_list
+from charstat.ngram.table import find_context, identity_bits, row_count, row_symbol
 from charstat.tree import ESCAPE, SYMBOLS
 
 if TYPE_CHECKING:
@@ -54,7 +35,8 @@ if TYPE_CHECKING:
     from charstat.ngram.contexts import Context
 
 POSITION, FOUND, START, TOUCHED = range(4)  # in Place.at
-SYMBOL_MASK = np.uint64(127)
+U1 = np.uint64(1)
+NO_DECAY = 65536
 ONE = 1.0 / UNIT
 
 
@@ -95,8 +77,8 @@ class Counts(NamedTuple):
     count: np.ndarray  # float64 [K, 128]
     size: np.ndarray  # int64 [K]: types
     where: np.ndarray  # int64 [128]: a sparse set's index
-    weights: np.ndarray  # float64 [3]: static, fast, slow
-    factors: np.ndarray  # uint64 [2]: 65536 * decay of fast and of slow
+    weights: np.ndarray  # float64 [2]: of static and of online counts
+    decay_factor: int  # 65536 * decay
 
 
 def select_orders(model: Model, max_order: int | None = None) -> list[Context]:
@@ -144,13 +126,10 @@ def start_text(place: Place) -> None:
     place.at[FOUND] = 0
 
 
-def new_counts(
-    levels: int, static: float = 1.0, fast: float = 1.0, slow: float = 0.0, decay: float = 1.0, slow_decay: float = 1.0
-) -> Counts:
-    factors = np.array([round(decay * 65536), round(slow_decay * 65536)], np.uint64)
+def new_counts(levels: int, static: float = 1.0, online: float = 1.0, decay: float = 1.0) -> Counts:
     return Counts(
         np.zeros((levels, SYMBOLS), np.int64), np.zeros((levels, SYMBOLS)), np.zeros(levels, np.int64),
-        np.zeros(SYMBOLS, np.int64), np.array([static, fast, slow]), factors,
+        np.zeros(SYMBOLS, np.int64), np.array([static, online]), round(decay * 65536),
     )  # fmt: skip
 
 
@@ -202,20 +181,20 @@ def find(chain, place, overlay):
 def gather(rows, pool, lo, hi, at, length, k, counts):
     """Level k of counts := static rows lo..hi and the online entries at..at + length, combined. Returns the number of types."""
     symbol, count, where = counts.symbol[k], counts.count[k], counts.where
-    static, fast, slow = counts.weights[0], counts.weights[1], counts.weights[2]
+    static, online = counts.weights[0], ONE * counts.weights[1]
     n = 0
     for r in range(lo, hi if static > 0.0 else lo):
         row = rows[r]
-        symbol[n] = np.int64(row & np.uint32(127))
-        count[n] = static * np.float64(row >> np.uint32(7))
+        symbol[n] = row_symbol(row)
+        count[n] = static * np.float64(row_count(row))
         n += 1
     if length > 0:
         for i in range(n):
             where[symbol[i]] = i
         for e in range(at, at + length):
             entry = pool[e]
-            s = np.int64(entry & SYMBOL_MASK)
-            more = ONE * (fast * np.float64((entry >> U7) & MASK24) + slow * np.float64(entry >> U31))
+            s = entry_symbol(entry)
+            more = online * np.float64(entry_count(entry, FAST))
             i = where[s]
             if i < n and symbol[i] == s:
                 count[i] += more
@@ -240,63 +219,14 @@ def gather_all(chain, place, overlay, counts):
             gather(chain.rows, overlay.pool, lo, hi, place.lists[k, 0], place.lists[k, 1], k, counts)
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _scaled(entry, fast_factor, slow_factor):
-    fast = (((entry >> U7) & MASK24) * fast_factor) >> np.uint64(16)
-    slow = ((entry >> U31) * slow_factor) >> np.uint64(16)
-    return (max(slow, U1) << U31) | (max(fast, U1) << U7) | (entry & SYMBOL_MASK)
-
-
-@njit(cache=True, nogil=True, inline="always")
-def count_online(overlay, level, slot, key, symbol, position, factors):
-    """Count a symbol in the context of a slot (found by find_slot for this key).
-
-    A count that would leave its 23 bits (2,047 observations) halves all of its context first, as in PPMC (Moffat 1990).
-    """
-    slots, pool = overlay.slots, overlay.pool
-    generation = (np.uint64(position >> GENERATION_BITS) & MASK20) << U44
-    if slots[level, slot, 0] == U0:
-        at = take_block(pool, overlay.heap, overlay.free, 0)
-        pool[at] = NEW_ENTRY | np.uint64(symbol)
-        slots[level, slot, 0] = key
-        slots[level, slot, 1] = np.uint64(at) | (U1 << U32) | generation
-        overlay.used[level] += 1
-        return
-    packed = slots[level, slot, 1]
-    at, length, room = np.int64(packed & MASK32), np.int64((packed >> U32) & MASK8), np.int64((packed >> U40) & MASK4)
-    found = -1
-    for e in range(at, at + length):
-        if np.int64(pool[e] & SYMBOL_MASK) == symbol:
-            found = e
-        else:
-            pool[e] = _scaled(pool[e], factors[0], factors[1])
-    if found >= 0:
-        fast, slow = ((pool[found] >> U7) & MASK24) + np.uint64(UNIT), (pool[found] >> U31) + np.uint64(UNIT)
-        if max(fast, slow) > np.uint64(MAX_FIXED):
-            half = np.uint64(32768)
-            for e in range(at, at + length):
-                pool[e] = _scaled(pool[e], half, half)
-            fast, slow = fast >> U1, slow >> U1
-        pool[found] = (slow << U31) | (fast << U7) | np.uint64(symbol)
-    else:
-        if length == 1 << room:
-            bigger = take_block(pool, overlay.heap, overlay.free, room + 1)
-            for e in range(length):
-                pool[bigger + e] = pool[at + e]
-            pool[at] = overlay.free[room]
-            overlay.free[room] = np.uint64(at)
-            at, room = bigger, room + 1
-        pool[at + length] = NEW_ENTRY | np.uint64(symbol)
-        length += 1
-    slots[level, slot, 1] = np.uint64(at) | (np.uint64(length) << U32) | (np.uint64(room) << U40) | generation
-
-
 @njit(cache=True, nogil=True)
 def learn(place, overlay, counts, symbol, lowest):
     """Count a symbol online at the levels from `lowest` up (find must have run), and move on."""
-    for k in range(lowest, place.keys.shape[0]):
-        if place.keys[k] != U0:
-            count_online(overlay, k, place.slots[k], place.keys[k], symbol, place.at[POSITION], counts.factors)
+    slots, used, pool, heap, free = overlay.slots, overlay.used, overlay.pool, overlay.heap, overlay.free
+    keys, position, factor = place.keys, place.at[POSITION], counts.decay_factor
+    for k in range(lowest, keys.shape[0]):
+        if keys[k] != U0:
+            count_symbol(slots, used, pool, heap, free, k, place.slots[k], keys[k], symbol, position, factor, NO_DECAY, True)
     move_on(place, symbol)
 
 

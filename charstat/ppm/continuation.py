@@ -17,13 +17,13 @@ import numpy as np
 from numba import njit
 
 from charstat.ngram.contexts import EXACT_ORDER
-from charstat.ngram.hashing import IDENTITY_BITS, MASK57, ODD_A, ODD_B, U28, U29, U56, low_symbols, mix57
-from charstat.ngram.table import MAX_COUNT, find_context
+from charstat.ngram.hashing import IDENTITY_BITS, MASK57, ODD_A, ODD_B, SYMBOL_BITS, U28, U29, U56, low_symbols, mix57
+from charstat.ngram.table import MAX_COUNT, ROW_MASK, find_context, row_count, row_symbol
 from charstat.ppm.chain import Chain
 
 INVERSE_A = np.uint64(pow(int(ODD_A), -1, 1 << IDENTITY_BITS))
 INVERSE_B = np.uint64(pow(int(ODD_B), -1, 1 << IDENTITY_BITS))
-ONE_COUNT = np.uint32(1 << 7)
+ONE_COUNT = np.uint32(1 << SYMBOL_BITS)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -66,7 +66,7 @@ def with_continuation(chain: Chain) -> Chain:
     at = 0
     for k, size in zip(levels, sizes, strict=True):
         row_at = int(chain.row_at[k])
-        lower[at : at + size] = chain.rows[row_at : row_at + size] & np.uint32(127)
+        lower[at : at + size] = chain.rows[row_at : row_at + size] & ROW_MASK
         lower_at[k] = at
         _count_continuations(chain, k, lower[at : at + size])
         at += size
@@ -90,10 +90,10 @@ def _count_continuations(chain, k, lower):
             p = lo
             # Both are sorted by symbol, and every symbol of the longer context was seen in the shorter one.
             for q in range(np.int64(chain.records[r] & start_mask), np.int64(chain.records[r + 1] & start_mask)):
-                symbol = chain.rows[row_at + q] & np.uint32(127)
-                while p < hi and (lower[p] & np.uint32(127)) < symbol:
+                symbol = row_symbol(chain.rows[row_at + q])
+                while p < hi and row_symbol(lower[p]) < symbol:
                     p += 1
-                if p < hi and (lower[p] & np.uint32(127)) == symbol and np.int64(lower[p] >> np.uint32(7)) < MAX_COUNT:
+                if p < hi and row_symbol(lower[p]) == symbol and row_count(lower[p]) < MAX_COUNT:
                     lower[p] += ONE_COUNT
     for p in range(lower.shape[0]):
         if lower[p] < ONE_COUNT:
