@@ -28,7 +28,7 @@ def main() -> None:
         counted = model.manifest["text"]
         title = f"{path.name}: order {model.order}, contexts {model.manifest.get('preset')}, {model.n_rows:,} rows, {model.n_bytes / 1e9:.2f} GB"
         stream = model.stream()
-        header(title + (f", start from {stream.start_chars:,} held-out characters" if stream.start_chars else ""), counted)
+        header(title + (f", start from {stream.warm_start_chars:,} held-out characters" if stream.warm_start_chars else ""), counted)
         print(f"{'window':>20} {'accuracy':>9} {'bits/char':>10} {'chars/s':>9}")
         for start in (int(w) for w in a.windows.split(",")):
             r = evaluate(stream, text[start : start + a.chars])

@@ -156,7 +156,7 @@ def ablate(model: Model, text: str, progress: Callable[[int, int], None] | None 
     def advised(name: str) -> CharModel:
         return AdvisedMixture(stream(experts=1), [MODELS[name][1](model)])
 
-    stream = partial(model.stream, start=False)
+    stream = partial(model.stream, warm_start=False)
     mixed = [c.name for c in stream().contexts]
     # Each is made when its row is due, so that only one is held at a time.
     variants: list[tuple[str, int, Callable[[], CharModel]]] = [

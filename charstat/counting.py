@@ -5,7 +5,7 @@ the vocabulary and a CountTable for every context, in any order (cpu/backend.py,
 bit for bit. `weigh(...)` computes the weights of a context tree from the tables of the character orders (ctw/weights.py), for the
 models that have one; those of two backends are the same but for the rounding of logarithms.
 
-Counting is all the training there is, but for the mixture's start, where text is held out for it (mixers/start.py).
+Counting is all the training there is, but for the mixture's start, where text is held out for it (mixers/warm_start.py).
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def build_model(
     order, contexts: see ngram.contexts.select_contexts. models: names of comparison.MODELS that this one is built for, also as one
     string with commas, the first the one that eval takes; contexts are by default those that they need, and "ctw" and "advised" also
     have the weights of a context tree computed for all orders, with CTW_TUNED's estimator. held_out_chars: so many characters at the
-    end of the text are not counted; the mixture learns its start from them (mixers/start.py). history: text before `text`, context
+    end of the text are not counted; the mixture learns its start from them (mixers/warm_start.py). history: text before `text`, context
     only (for shards). alphabet: taken from the text that is counted where not given. memory_bytes: the budget for counting buffers.
     data: a description for the manifest. meter: a fresh EnergyMeter; build_model enters it around the counting. read: what reading the
     text took, for the list of phases in the manifest; it is in no figure of the counting. CorpusError if the text is empty; UserError
@@ -222,12 +222,12 @@ def build_model(
                 done += 1
                 tell(f"weights {name}")
             if held_out:
-                from charstat.mixers.start import learn_start  # with the mixture's kernels, which counting does without
+                from charstat.mixers.warm_start import learn_warm_start  # with the mixture's kernels, which counting does without
 
                 del symbols
                 with phase("learn"):
-                    learned = learn_start(writer.preview(alphabet, chosen), held_out, lambda n: tell("learn", n / len(held_out)))
-                writer.add_start(learned)
+                    learned = learn_warm_start(writer.preview(alphabet, chosen), held_out, lambda n: tell("learn", n / len(held_out)))
+                writer.add_start(learned.values)
                 done += 1
         tell("finish")
         energy = meter.report()
@@ -245,7 +245,7 @@ def build_model(
             "preset": contexts,
             "models": models,
             **({"ctw": {"estimator": CTW_TUNED["estimator"], "alpha": CTW_TUNED["alpha"]}} if chain else {}),
-            **({"start": {"chars": len(held_out), "text": text_fingerprint(held_out)}} if held_out else {}),
+            **({"start": {"chars": len(held_out), "text": text_fingerprint(held_out), "layout": learned.layout}} if held_out else {}),
             "text": text_fingerprint(text, end),
             "data": data,
             "build": build,

@@ -111,7 +111,7 @@ class ModelWriter:
         return CountTable(context, e["bits"], e["start_bits"], buckets, records, rows)
 
     def add_start(self, values: np.ndarray) -> None:
-        """What the mixture begins with (mixers/start.py): float32."""
+        """What the mixture begins with (mixers/warm_start.py): float32."""
         self.columns.append("start", values)
 
     def preview(self, alphabet: Alphabet, contexts: Iterable[Context]) -> Model:
@@ -144,7 +144,7 @@ class Model:
     """A built model. manifest: as in manifest.json; columns: the concatenated arrays of all tables (storage.TABLE_COLUMNS).
 
     betas: the weights of a context tree, where it was built with them, described by `weights` (None without). start: what the mixture
-    begins with, learned from start_chars characters that were not counted (mixers/start.py); empty and 0 without.
+    begins with, learned from start_chars characters that were not counted (mixers/warm_start.py); empty and 0 without.
     """
 
     manifest: dict = field(repr=False)

@@ -2,7 +2,7 @@
 
     manifest.json     format, charstat version, alphabet, tables, text checksum, build report, and size and SHA-256 of each array
     <column>.npy      one-dimensional arrays, memory-mapped on loading; for their layout see ngram/table.py, ngram/words.py,
-                      ctw/weights.py (betas) and mixers/start.py (start)
+                      ctw/weights.py (betas) and mixers/warm_start.py (start)
 
 A directory is written beside its final place and moved there when it is complete, so that an interrupted build leaves either
 the earlier model or the new one. This file knows files; what the columns mean is model.py's.

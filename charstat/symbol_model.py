@@ -1,15 +1,25 @@
-"""SymbolModel: a CharModel over symbols. What all models here share: characters in and out, and the escape's cost.
+"""SymbolModel: a CharModel over symbols. What all models here share: characters in and out, the cost of the escape, checks, blocks.
 
 A model fills P(symbol) for all 128 symbols and learns from a symbol; this file makes dictionaries, guesses and bits of that.
 Rare characters share the escape's probability (alphabet.py); the guess is the most likely character, the lower symbol of
 equals, rare ones last.
+
+A model implements five methods (_restart, _forget_context, _clock, _fill, _run_symbols) and, where it can do better than the
+default, _make_room, _likeliest, _probability_of and _step. What it learns is in `state`, a NamedTuple of arrays. The public methods are
+here alone.
+
+What grows or forgets does so at the start of a block of `block_symbols` symbols, so that no result depends on how a text is cut into
+calls. A stream belongs to one thread at a time: a call that meets another one in the middle raises StateError.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numba import njit
@@ -21,8 +31,11 @@ from charstat.tree import ESCAPE, SYMBOLS
 if TYPE_CHECKING:
     from charstat.model import Model
 
-CHUNK_SYMBOLS = 4096
 LIST_RARE_FROM = 0.01  # predict() lists the rare characters when the escape is at least this likely
+NO_GUESSES, NO_ROWS = np.empty(0, np.uint8), np.empty((0, SYMBOLS))
+MAX_ADVICE = 1.0 + 1e-3  # of a probability, rounding included
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 @njit(cache=True, nogil=True)
@@ -35,8 +48,56 @@ def best_symbol(p, best_rare):
     return np.int64(ESCAPE) if p[ESCAPE] * best_rare > best_p else best
 
 
+def checked_out(out: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    """`out` if a kernel can fill it, or a new float64 array of that shape. ValueError that says what is wrong with it."""
+    if out is None:
+        return np.empty(shape)
+    if not isinstance(out, np.ndarray):
+        raise ValueError(f"out must be a numpy array, not {type(out).__name__}")
+    problems = [
+        *([f"its shape is {out.shape}, not {shape}"] if out.shape != shape else []),
+        *([f"its dtype is {out.dtype}, not float64"] if out.dtype != np.float64 else []),
+        *(["it is not C-contiguous"] if not out.flags.c_contiguous else []),
+        *(["it is not aligned"] if not out.flags.aligned else []),
+        *(["it is read-only"] if not out.flags.writeable else []),
+    ]
+    if problems:
+        raise ValueError(f"out cannot be filled: {'; '.join(problems)}")
+    return out
+
+
+def copied(state: T) -> T:
+    """A copy of nested tuples of arrays; arrays that are read-only (a model's tables) are shared."""
+    if isinstance(state, np.ndarray):
+        return state.copy() if state.flags.writeable else state
+    if isinstance(state, tuple):
+        parts = [copied(part) for part in state]
+        return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+    return state
+
+
+def one_at_a_time(method: F) -> F:
+    """The method, refusing to run while another thread is inside a method of the same stream."""
+
+    @wraps(method)
+    def guarded(self, *args, **kwargs):
+        if not self._busy.acquire(blocking=False):
+            raise StateError(
+                "this stream is in use by another thread: give each thread a stream of its own (model.stream(), or stream.fork())"
+            )
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self._busy.release()
+
+    return guarded
+
+
 class SymbolModel(CharModel):
-    """Base of the models that stand on a Model's count tables alone."""
+    """Base of the models that stand on a Model's count tables alone. experts: how many experts can advise it."""
+
+    block_symbols = 4096
+    experts = 0
 
     def __init__(self, model: Model):
         self.model = model
@@ -46,48 +107,113 @@ class SymbolModel(CharModel):
         self._best_rare = max(self.alphabet.rare_probabilities.values(), default=0.0)
         self._scratch = np.empty(SYMBOLS)
         self._started = False
+        self._block = -1
+        self._busy = threading.RLock()
+        self.state: Any = None  # what the stream holds: a NamedTuple of arrays, made by reset()
+
+    # What a model implements.
 
     @abstractmethod
     def _restart(self) -> None:
-        """The as-built state."""
+        """Go back to the initial state."""
 
     @abstractmethod
     def _forget_context(self) -> None:
-        """The start of a text, with all that was learned."""
+        """Go to the start of a text, keeping all that was learned."""
+
+    @abstractmethod
+    def _clock(self) -> int:
+        """How many symbols were learned from."""
 
     @abstractmethod
     def _fill(self, out: np.ndarray) -> None:
         """out[symbol] := P(symbol), float64 [128]."""
 
     @abstractmethod
-    def _run_symbols(self, symbols: np.ndarray, p: np.ndarray, guesses: np.ndarray, rows: np.ndarray) -> None:
-        """Observe symbols: p[i] := P(symbols[i]) before it was. Where there is room: guesses[i] := the best symbol, uint8; rows[i] := P of
-        all symbols, float64 [128]."""
+    def _run_symbols(self, symbols: np.ndarray, p: np.ndarray, guesses: np.ndarray, rows: np.ndarray, advice: np.ndarray) -> None:
+        """Observe symbols, uint8 [n]: p[i] := P(symbols[i]) before it was. Where there is room: guesses[i] := the best symbol, uint8;
+        rows[i] := P of all symbols, float64 [128]. advice: float64 [n, experts, 128], or [0, experts, 128] for none."""
 
-    def _ensure_room(self, steps: int) -> None:
-        """Make room for that many observations."""
+    def _make_room(self) -> None:
+        """At the start of a block: make room for block_symbols observations, forget what is beyond the limits."""
+
+    def _likeliest(self) -> int:
+        """The symbol of the most likely character."""
+        self._fill(self._scratch)
+        return int(best_symbol(self._scratch, self._best_rare))
+
+    def _probability_of(self, symbol: int) -> float:
+        """P(symbol)."""
+        self._fill(self._scratch)
+        return float(self._scratch[symbol])
+
+    def _step(self, symbol: int) -> None:
+        """Observe one symbol."""
+        self._run_symbols(np.array([symbol], np.uint8), self._scratch[:1], NO_GUESSES, NO_ROWS, np.empty((0, self.experts, SYMBOLS)))
+
+    def _take_advice(self, advice: np.ndarray) -> None:
+        """Keep the experts' probabilities, float64 [experts, 128], until the next symbol is observed."""
 
     @property
     def n_bytes(self) -> int:
         """Bytes this model holds beside the count tables."""
         return 0
 
+    # What all of them share.
+
+    @one_at_a_time
+    def fork(self) -> Self:
+        """A second stream at the same place that has learned the same; from here on each goes its own way. The tables are shared."""
+        other = object.__new__(type(self))
+        other.__setstate__({**self.__getstate__(), "state": copied(self.state)})
+        return other
+
+    def __copy__(self) -> Self:
+        return self.fork()
+
+    def __deepcopy__(self, memo: dict) -> Self:
+        return self.fork()
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_busy", "_scratch")}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._busy, self._scratch = threading.RLock(), np.empty(SYMBOLS)
+
+    def _ready(self) -> None:
+        """Raise StateError before reset(); make room where a block starts."""
+        if not self._started:
+            raise StateError("reset() comes first: it puts the model at the start of a text")
+        block = self._clock() // self.block_symbols
+        if block != self._block:
+            self._block = block
+            self._make_room()
+
+    def _blocks(self, n: int) -> Iterator[slice]:
+        """Slices of n symbols to observe, cut where a block ends; there is room for each when it is its turn."""
+        self._ready()
+        at = 0
+        while at < n:
+            self._ready()
+            end = min(n, at + self.block_symbols - self._clock() % self.block_symbols)
+            yield slice(at, end)
+            at = end
+
+    @one_at_a_time
     def reset(self, keep_learning: bool = False) -> None:
-        """Back to the as-built state. keep_learning: only forget the context; what was learned online stays."""
+        """Go back to the initial state. keep_learning: only forget the context; what was learned online stays."""
         if keep_learning and self._started:
             self._forget_context()
         else:
             self._restart()
-        self._started = True
+        self._started, self._block = True, -1
 
-    def _check_started(self) -> None:
-        if not self._started:
-            raise StateError("reset() comes first: it puts the model at the start of a text")
-
+    @one_at_a_time
     def probabilities(self, out: np.ndarray | None = None) -> np.ndarray:
-        """P(symbol) of all 128 symbols (float64); symbol 127 is the escape, unused symbols have 0."""
-        self._check_started()
-        out = np.empty(SYMBOLS) if out is None else out
+        """P(symbol) of all 128 symbols (float64); symbol 127 is the escape, unused symbols have 0. ValueError if out cannot be filled."""
+        out = checked_out(out, (SYMBOLS,))
+        self._ready()
         self._fill(out)
         return out
 
@@ -97,6 +223,7 @@ class SymbolModel(CharModel):
         with np.errstate(divide="ignore"):
             return np.log(out, out=out)
 
+    @one_at_a_time
     def predict(self) -> dict[str, float]:
         """P(char) of the whole alphabet, in symbol order. Rare characters follow when the escape has at least 1 %.
 
@@ -112,57 +239,89 @@ class SymbolModel(CharModel):
             self.unlisted_mass = escape * (1.0 - math.fsum(rare.values()))
         return listed
 
+    @one_at_a_time
     def predict_char(self) -> str:
         """The most likely next character: the argmax of predict()."""
-        return self._char(int(best_symbol(self.probabilities(self._scratch), self._best_rare)))
+        self._ready()
+        return self._char(self._likeliest())
 
     def _char(self, symbol: int) -> str:
         return self.alphabet.chars[symbol] if symbol != ESCAPE else self._rare_chars[0]
 
+    @one_at_a_time
     def probability(self, char: str) -> float:
         """P(char) now, without observing it."""
         symbol = self._symbol(char)
-        p = float(self.probabilities(self._scratch)[symbol])
+        self._ready()
+        p = self._probability_of(symbol)
         return p * self.alphabet.rare_probability(char) if symbol == ESCAPE else p
 
     def _symbol(self, char: str) -> int:
         if not isinstance(char, str) or len(char) != 1:
             what = f"{len(char)} characters" if isinstance(char, str) else type(char).__name__
-            raise ValueError(f"a string of one character is wanted, not {what}")
+            raise ValueError(f"expected a string of one character, not {what}")
         return self.alphabet.symbol_of.get(char, ESCAPE)
 
+    @one_at_a_time
     def observe(self, char: str) -> None:
         """Learn from the character that came, and move on."""
-        self._symbol(char)
-        self._run(char, guess=False)
+        symbol = self._symbol(char)
+        self._ready()
+        self._step(symbol)
 
-    def score(self, text: str) -> np.ndarray:
-        """Observe a text; bits of each character (float64), each predicted before it was observed."""
-        return self._run(text, guess=False)[1]
+    @one_at_a_time
+    def advise(self, advice: np.ndarray) -> None:
+        """Tell the model what its experts say of the next character: float64 [experts, 128], a row of probabilities for each expert.
 
-    def guess_and_score(self, text: str) -> tuple[list[str], np.ndarray]:
+        Advice holds until the next observe(); without it, and where a row is all 0, an expert is silent. ValueError for other shapes.
+        """
+        advice = self._checked_advice(advice, None)
+        self._ready()
+        self._take_advice(advice[0])
+
+    def _checked_advice(self, advice: np.ndarray | None, n: int | None) -> np.ndarray:
+        """The advice for n characters (None: for one step) as float64 [n, experts, 128]; [0, experts, 128] if there is none."""
+        if advice is None and n is not None:
+            return np.empty((0, self.experts, SYMBOLS))
+        try:
+            advice = np.ascontiguousarray(advice, np.float64)
+        except (TypeError, ValueError) as e:
+            raise ValueError(f"advice must be an array of probabilities, not {type(advice).__name__}") from e
+        wanted = (self.experts, SYMBOLS) if n is None else (n, self.experts, SYMBOLS)
+        if advice.shape != wanted:
+            raise ValueError(f"advice must have the shape {wanted}, not {advice.shape}")
+        if not (np.isfinite(advice).all() and (advice >= 0.0).all() and (advice <= MAX_ADVICE).all()):
+            raise ValueError("advice must be probabilities: finite, not negative, at most 1")
+        return advice[np.newaxis] if n is None else advice
+
+    def score(self, text: str, advice: np.ndarray | None = None) -> np.ndarray:
+        """Observe a text; bits of each character (float64), each predicted before it was observed.
+
+        advice: what the experts say before each character, float64 [len(text), experts, 128].
+        """
+        return self._run(text, False, advice)[1]
+
+    def guess_and_score(self, text: str, advice: np.ndarray | None = None) -> tuple[list[str], np.ndarray]:
         """Observe a text; the most likely character before each, and the bits of each."""
-        return self._run(text, guess=True)
+        return self._run(text, True, advice)
 
-    def distributions(self, text: str, out: np.ndarray | None = None) -> np.ndarray:
+    @one_at_a_time
+    def distributions(self, text: str, out: np.ndarray | None = None, advice: np.ndarray | None = None) -> np.ndarray:
         """Observe a text; P of all 128 symbols before each character: float64 [len(text), 128], each row as probabilities()."""
-        out = np.empty((len(text), SYMBOLS)) if out is None else out
-        self._run_chunks(text, guess=False, rows=out)
+        symbols, advice = self.alphabet.encode(text), self._checked_advice(advice, len(text))
+        out = checked_out(out, (len(text), SYMBOLS))
+        p = np.empty(len(text))
+        for part in self._blocks(len(text)):
+            self._run_symbols(symbols[part], p[part], NO_GUESSES, out[part], advice[part])
         return out
 
-    def _run(self, text: str, guess: bool) -> tuple[list[str], np.ndarray]:
-        symbols, guesses, p = self._run_chunks(text, guess, np.empty((0, SYMBOLS)))
+    @one_at_a_time
+    def _run(self, text: str, guess: bool, advice: np.ndarray | None) -> tuple[list[str], np.ndarray]:
+        symbols, advice = self.alphabet.encode(text), self._checked_advice(advice, len(text))
+        p = np.empty(len(text))
+        guesses = np.empty(len(text) if guess else 0, np.uint8)
+        for part in self._blocks(len(text)):
+            self._run_symbols(symbols[part], p[part], guesses[part], NO_ROWS, advice[part])
         for i in np.flatnonzero(symbols == ESCAPE):
             p[i] *= self.alphabet.rare_probability(text[i])
         return [self._char(g) for g in guesses.tolist()], -np.log2(p)
-
-    def _run_chunks(self, text: str, guess: bool, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(symbols, guesses, P(symbol)) of a text that is observed; see _run_symbols."""
-        self._check_started()
-        symbols = self.alphabet.encode(text)
-        p, guesses = np.empty(len(text)), np.empty(len(text) if guess else 0, np.uint8)
-        for at in range(0, len(text), CHUNK_SYMBOLS):
-            part = slice(at, min(at + CHUNK_SYMBOLS, len(text)))
-            self._ensure_room(part.stop - at)
-            self._run_symbols(symbols[part], p[part], guesses[part], rows[part])
-        return symbols, guesses, p

@@ -1,6 +1,6 @@
 """Slow, plain twins of what charstat does with kernels: Python integers, dictionaries, tuples of strings.
 
-They are written from the definitions (docstrings of ngram/, mixers/, DESIGN), not from the kernels, and share no code with
+They are written from the definitions (docstrings of ngram/ and mixers/), not from the kernels, and share no code with
 them. Constants of the definitions are stated here again on purpose: who changes one changes every model, and a test says so.
 """
 
@@ -428,14 +428,14 @@ class MixtureTwin:
     """
 
     def __init__(self, model, rates=None, experts=0, match=True):
-        from charstat.mixers import evidence, kernels, logistic
+        from charstat.mixers import back_off, evidence, kernels, layout, logistic
 
-        self.rates = rates or logistic.MixerRates()
+        self.rates = rates or layout.MixerRates()
         self.count_edges, self.count_typical = evidence.COUNT_EDGES, evidence.COUNT_TYPICAL
         self.ratio_edges, self.ratio_typical = evidence.RATIO_EDGES, (0.0, *evidence.RATIO_TYPICAL, 1.0)
-        self.prune, self.chain_prior, self.online_weight = kernels.PRUNE, kernels.CHAIN_PRIOR, kernels.ONLINE_WEIGHT
-        self.bias, self.smallest = float(logistic.BIAS), logistic.P_MIN
-        self.hit_levels, self.match_levels = logistic.HIT_LEVELS, logistic.MATCH_LEVELS
+        self.prune, self.chain_prior, self.online_weight = kernels.PRUNE, back_off.CHAIN_PRIOR, back_off.ONLINE_WEIGHT
+        self.bias, self.smallest = float(kernels.BIAS), logistic.P_MIN
+        self.hit_levels, self.match_levels = layout.HIT_LEVELS, layout.MATCH_LEVELS
 
         self.alphabet = model.alphabet
         self.contexts = [c for c in model.contexts if c.name != "o0"] or list(model.contexts)

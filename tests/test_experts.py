@@ -5,6 +5,8 @@ import pytest
 from oracles import ESCAPE, MixtureTwin
 from streams import assert_distribution, assert_paths_agree, fresh
 
+from charstat.mixers.combine import AdvisedMixture
+
 
 def random_advice(n, experts, alphabet, seed=1):
     """Distributions over the alphabet's symbols and the escape, now and then none, or all in one place."""
@@ -94,3 +96,50 @@ def test_no_advice_for_no_text(model):
     stream = fresh(model, experts=1)
     assert stream.score("", np.empty((0, 1, 128))).shape == (0,)
     assert stream.distributions("", advice=np.empty((0, 1, 128))).shape == (0, 128)
+
+
+class Ignorant:
+    """An expert that ignores `out` and returns an array of its own, a new one or always the same."""
+
+    def __init__(self, alphabet, same):
+        self.alphabet, self.same, self.row = alphabet, same, np.zeros(128)
+
+    def reset(self):
+        self.observe("e")
+
+    def observe(self, char):
+        if not self.same:
+            self.row = np.zeros(128)
+        self.row[: self.alphabet.size] = 0.3 / self.alphabet.size
+        self.row[ESCAPE] = 0.1
+        self.row[self.alphabet.symbol_of.get(char, 5)] = 0.6
+
+    def probabilities(self, out=None):
+        return self.row
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_fast_and_stepwise_agree_for_an_expert_of_any_kind(model, held_out, same):
+    def advised():
+        mixture = AdvisedMixture(model.stream(experts=2), [Ignorant(model.alphabet, same), model.char_model("ppm")])
+        mixture.reset()
+        return mixture
+
+    text, steps = held_out[:400], advised()
+    guesses, bits = advised().guess_and_score(text)
+    for guess, b, c in zip(guesses, bits, text, strict=True):
+        assert steps.predict_char() == guess
+        s = model.alphabet.symbol_of.get(c, ESCAPE)
+        p = steps.probabilities()[s]
+        assert b == -np.log2(p * model.alphabet.rare_probability(c) if s == ESCAPE else p)
+        steps.observe(c)
+
+
+def test_an_expert_with_rows_of_another_length(model):
+    expert = Ignorant(model.alphabet, True)
+    expert.probabilities = lambda out=None: np.zeros(127)
+    mixture = AdvisedMixture(model.stream(experts=1), [expert])
+    mixture.reset()
+    for ask in (mixture.predict, lambda: mixture.score("abc")):
+        with pytest.raises(ValueError, match=r"Ignorant\.probabilities\(\) must return"):
+            ask()

@@ -13,7 +13,7 @@ from streams import argmax, assert_distribution, assert_paths_agree, fresh
 from charstat.alphabet import CODE_POINTS, Alphabet
 from charstat.counting import build_model
 from charstat.errors import ContextError, StateError
-from charstat.mixers.logistic import MixerRates
+from charstat.mixers.layout import MixerRates
 
 WORD_OF_32 = "abcdefghijklmnop" * 2
 

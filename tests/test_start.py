@@ -1,4 +1,4 @@
-"""mixers/start.py and `charstat build --held-out`: a mixture that begins with what was learned from text held out of the counting."""
+"""mixers/warm_start.py and `charstat build --held-out`: a mixture that begins with what was learned from text held out of the counting."""
 
 import json
 import math
@@ -12,7 +12,8 @@ from charstat.alphabet import Alphabet
 from charstat.cli import cli
 from charstat.comparison import ablate
 from charstat.counting import build_model, hold_out
-from charstat.mixers.logistic import MixerRates, input_count, pack
+from charstat.mixers.layout import MixerLayout, MixerRates
+from charstat.mixers.logistic import pack
 
 HELD_OUT = 12_000
 OPTIONS = {"order": 5, "contexts": "o0,o1,o2,o3,o5,p,p.w1", "threads": 1}
@@ -63,13 +64,13 @@ def test_with_history(text):
     assert all(np.array_equal(model.columns[name], counted.columns[name]) for name in counted.columns)
     assert np.array_equal(model.betas, counted.betas) and model.betas.size
     assert model.manifest["text"] == counted.manifest["text"] and model.manifest["text"]["history_chars"] == 9000
-    cold = started(model, start=False)
+    cold = started(model, warm_start=False)
     cold.score(shard[-3000:])
     assert np.array_equal(pack(cold.mixer), model.start)
 
 
 def test_the_start_is_what_a_stream_learns_from_it(model, text):
-    cold = started(model, start=False)
+    cold = started(model, warm_start=False)
     cold.score(text[-HELD_OUT:])
     assert np.array_equal(pack(cold.mixer), model.start)
     for ours, theirs in zip(started(model).mixer, cold.mixer, strict=True):
@@ -77,8 +78,8 @@ def test_the_start_is_what_a_stream_learns_from_it(model, text):
 
 
 def test_it_pays_from_the_first_characters_on(model, another):
-    warm, cold = started(model), started(model, start=False)
-    assert (warm.start_chars, cold.start_chars) == (HELD_OUT, 0)
+    warm, cold = started(model), started(model, warm_start=False)
+    assert (warm.warm_start_chars, cold.warm_start_chars) == (HELD_OUT, 0)
     assert warm.score(another).mean() < cold.score(another).mean() - 0.02
 
 
@@ -112,11 +113,11 @@ def test_in_memory_on_disk_and_saved_again(model, directory, another, tmp_path):
 
 def test_another_mixture_begins_cold(model, another):
     names = [c.name for c in model.contexts]
-    assert started(model, contexts=[n for n in names if n != "o0"]).start_chars == HELD_OUT  # o0 is not mixed by default
+    assert started(model, contexts=[n for n in names if n != "o0"]).warm_start_chars == HELD_OUT  # o0 is not mixed by default
     for options in ({"contexts": names}, {"contexts": ["o3"]}, {"match": False}):
-        assert started(model, **options).start_chars == 0
+        assert started(model, **options).warm_start_chars == 0
     rows = list(ablate(model, another[:300]))
-    cold = started(model, start=False).score(another[:300])
+    cold = started(model, warm_start=False).score(another[:300])
     assert rows[0]["bits_per_char"] == pytest.approx(cold.mean())
 
 
@@ -125,8 +126,8 @@ def test_a_mixture_with_experts_begins_with_it_too(model, another):
     plain = started(model)
     for experts in (1, 2, 40):
         stream = started(model, experts=experts)
-        assert stream.start_chars == HELD_OUT
-        k = input_count(len(stream.contexts), 0)
+        assert stream.warm_start_chars == HELD_OUT
+        k = MixerLayout(stream.contexts).inputs
         assert np.array_equal(stream.mixer.weights[:, :k], plain.mixer.weights[:, :k])
         assert (stream.mixer.weights[:128, k : k + experts] == np.float32(MixerRates().initial_expert)).all()
         assert not stream.mixer.weights[:, k + experts :].any() and not stream.mixer.weights[128:, k:].any()

@@ -29,7 +29,7 @@ import charstat
 from charstat.alphabet import Alphabet
 from charstat.contest.presets import Preset, choose_text
 from charstat.counting import Backend, choose_backend, free_memory_bytes, hold_out
-from charstat.mixers.start import learn_start
+from charstat.mixers.warm_start import learn_warm_start
 from charstat.model import Model, ModelWriter, model_symbol_info
 from charstat.ngram.contexts import select_contexts
 from charstat.storage import MemoryColumns
@@ -91,8 +91,9 @@ def count(text: str, preset: Preset, engine: Backend) -> Model:
     build = {"backend": engine.name, "device": engine.device}
     about = {"order": preset.order, "preset": preset.contexts, "text": {"chars": end}, "build": build}
     if held_out:
-        writer.add_start(learn_start(writer.preview(alphabet, contexts), held_out))
-        about["start"] = {"chars": len(held_out)}
+        learned = learn_warm_start(writer.preview(alphabet, contexts), held_out)
+        writer.add_start(learned.values)
+        about["start"] = {"chars": len(held_out), "layout": learned.layout}
     return writer.finish(alphabet, contexts, about)
 
 

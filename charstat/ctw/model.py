@@ -42,7 +42,7 @@ from charstat.ctw.kernels import CTW, READY, USED, Records, distribution, new_re
 from charstat.ctw.links import is_exact
 from charstat.ctw.weights import KT, ZERO_REDUNDANCY, weigh_text
 from charstat.errors import ContextError
-from charstat.ppm.chain import build_chain, new_place, select_orders, start_text
+from charstat.ppm.chain import POSITION, build_chain, new_place, select_orders, start_text
 from charstat.symbol_model import SymbolModel
 from charstat.tree import LEAF, SYMBOLS
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from charstat.model import Model
 
 ESTIMATORS = ("kt", "zero-redundancy", "adaptive")
-CHUNK_SYMBOLS = 256
+BLOCK_SYMBOLS = 256
 FIRST_CAPACITY = 1 << 16
 DEFAULT_LIMIT = 1 << 22  # online records
 DETERMINISTIC_TABLE = 1 << 12
@@ -133,6 +133,8 @@ class ContextTreeWeighting(SymbolModel):
     weights_from: "model" where the static weights are those it was built with, "tables" where they were computed just now.
     """
 
+    block_symbols = BLOCK_SYMBOLS
+
     def __init__(self, model: Model, **options):
         super().__init__(model)
         self.options = o = CTWOptions(**options)
@@ -152,7 +154,6 @@ class ContextTreeWeighting(SymbolModel):
         self._nodes = np.arange(tree.child.shape[0])
         self._deterministic = deterministic_escapes(DETERMINISTIC_TABLE)
         self._deepest = int(tree.depth.max())
-        self.state: CTW | None = None
 
     def _restart(self) -> None:
         levels = self.chain.param.size
@@ -173,11 +174,13 @@ class ContextTreeWeighting(SymbolModel):
     def n_bytes(self) -> int:
         return self.beta.nbytes + (sum(a.nbytes for a in self.state.records) if self.state else 0)
 
-    def ensure_room(self, steps: int) -> None:
-        """Make room for that many observations; beyond record_limit, forget the half of the records touched longest ago."""
+    def _clock(self) -> int:
+        return int(self.state.place.at[POSITION])
+
+    def _make_room(self) -> None:
         s = self.state
         used = int(s.at[USED])
-        new = steps * self._deepest * self.chain.param.size
+        new = self.block_symbols * self._deepest * self.chain.param.size
         capacity = s.records.keys.size
         oldest = np.uint32(0)
         if used > self.options.record_limit:
@@ -194,13 +197,8 @@ class ContextTreeWeighting(SymbolModel):
         s.at[READY] = 0
         self.state = s._replace(records=records)
 
-    _ensure_room = ensure_room
-
     def _fill(self, out: np.ndarray) -> None:
         distribution(self.state, out)
 
-    def _run_symbols(self, symbols: np.ndarray, p: np.ndarray, guesses: np.ndarray, rows: np.ndarray) -> None:
-        for at in range(0, symbols.size, CHUNK_SYMBOLS):
-            part = slice(at, min(at + CHUNK_SYMBOLS, symbols.size))
-            self.ensure_room(part.stop - at)
-            run(self.state, symbols[part], p[part], guesses[part], rows[part], self._best_rare, self._scratch)
+    def _run_symbols(self, symbols: np.ndarray, p: np.ndarray, guesses: np.ndarray, rows: np.ndarray, advice: np.ndarray) -> None:
+        run(self.state, symbols, p, guesses, rows, self._best_rare, self._scratch)

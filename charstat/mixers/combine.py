@@ -1,25 +1,28 @@
 """A mixture advised by other models: each expert's probabilities are one more input of the logistic mixer.
 
-Experts see the same text and learn from it by themselves; the mixer learns what to make of each. An expert is anything with
-reset(), observe(char) and probabilities(out) over the mixture's 128 symbols: PPM, context-tree weighting, Kneser-Ney, or a
+Experts see the same text and learn from it by themselves; the mixer learns how far to trust each. An expert is anything with
+reset(), observe(char) and probabilities() over the mixture's 128 symbols: PPM, context-tree weighting, Kneser-Ney, or a
 neural net's distribution mapped to characters.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
 from charstat.charmodel_api import CharModel
-from charstat.mixers.mixture import BLOCK_SYMBOLS, Mixture
+from charstat.mixers.mixture import Mixture
 from charstat.symbol_model import SymbolModel
 from charstat.tree import SYMBOLS
 
+CHUNK_CHARS = 4096
+
 
 class Expert(Protocol):
-    """What can advise a mixture."""
+    """What can advise a mixture. probabilities() returns float64 [128]; it may fill `out` and return that."""
 
     def reset(self, keep_learning: bool = False) -> None: ...
 
@@ -35,6 +38,7 @@ class AdvisedMixture(CharModel):
         if mixture.experts != len(experts):
             raise ValueError(f"the mixture expects {mixture.experts} experts, not {len(experts)}")
         self.mixture, self.experts = mixture, tuple(experts)
+        self.model, self.alphabet = mixture.model, mixture.alphabet
         self._advised = False
 
     def reset(self, keep_learning: bool = False) -> None:
@@ -44,10 +48,29 @@ class AdvisedMixture(CharModel):
             model.reset(**how)
         self._advised = False
 
+    def fork(self) -> Self:
+        """As Mixture.fork, for the mixture and every expert (an expert without fork() is copied by copy.deepcopy)."""
+        experts = [e.fork() if hasattr(e, "fork") else copy.deepcopy(e) for e in self.experts]
+        other = type(self)(self.mixture.fork(), experts)
+        other._advised = self._advised
+        return other
+
+    def __copy__(self) -> Self:
+        return self.fork()
+
+    def __deepcopy__(self, memo: dict) -> Self:
+        return self.fork()
+
     def _ask(self) -> None:
         if not self._advised:
-            self.mixture.advise(np.stack([e.probabilities() for e in self.experts]))
+            self.mixture.advise(np.stack([self._row(e) for e in self.experts]))
             self._advised = True
+
+    def _row(self, expert: Expert) -> np.ndarray:
+        row = np.asarray(expert.probabilities(), np.float64)
+        if row.shape != (SYMBOLS,):
+            raise ValueError(f"{type(expert).__name__}.probabilities() must return an array of the shape ({SYMBOLS},), not {row.shape}")
+        return row
 
     @property
     def unlisted_mass(self) -> float:
@@ -90,15 +113,15 @@ class AdvisedMixture(CharModel):
         """Observe a text; the most likely character before each, and the bits of each."""
         guesses: list[str] = []
         bits = np.empty(len(text))
-        for at in range(0, len(text), BLOCK_SYMBOLS):
-            part = text[at : at + BLOCK_SYMBOLS]
+        for at in range(0, len(text), CHUNK_CHARS):
+            part = text[at : at + CHUNK_CHARS]
             advice = np.empty((len(part), len(self.experts), SYMBOLS))
             for e, expert in enumerate(self.experts):
                 if isinstance(expert, SymbolModel):
                     advice[:, e] = expert.distributions(part)
                     continue
                 for i, char in enumerate(part):  # each row is asked for before its character is observed
-                    expert.probabilities(advice[i, e])
+                    advice[i, e] = self._row(expert)
                     expert.observe(char)
             guessed, bits[at : at + len(part)] = self.mixture.guess_and_score(part, advice)
             guesses += guessed

@@ -77,6 +77,12 @@ def length_bucket(length):
 
 
 @njit(cache=True, nogil=True, inline="always")
+def match_length(match):
+    """How long the current match is; 0 if there is none."""
+    return match.state[2]
+
+
+@njit(cache=True, nogil=True, inline="always")
 def expected_symbol(match):
     """The symbol that the match expects next; -1 if there is no match."""
     return np.int64(match.text[match.state[1]]) if match.state[2] > 0 else np.int64(-1)

@@ -4,7 +4,7 @@ Every context family has an open-addressing hash table from context to a short l
 is observed its counts go up by 1 and the counts of the other symbols in that context shrink: the fast ones to 0.4, the
 slow ones to 0.95 of themselves. Recency is worth more than long contexts: measured on 12 MB, one overlay without decay
 0.687 accuracy, both speeds together 0.702. The mixture reads one of them per context, the fast one for characters, the slow
-one for words (mixers/sources.py); PPM and CTW have decays of their own.
+one for words (mixers/masses.py); PPM and CTW have decays of their own.
 
 Counts are fixed-point integers (UNIT = 1), so that sums do not depend on their order: the probability of a symbol comes out
 the same, bit for bit, whether one path of the decision tree was looked at or all of it.

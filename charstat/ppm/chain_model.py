@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from charstat.ngram.overlay import ensure_room
 from charstat.ppm.chain import FOUND, POSITION, Chain, start_text
-from charstat.symbol_model import CHUNK_SYMBOLS, SymbolModel
+from charstat.symbol_model import SymbolModel
 
 if TYPE_CHECKING:
     from charstat.model import Model
@@ -22,17 +22,19 @@ class ChainModel(SymbolModel):
     def __init__(self, model: Model, chain: Chain, overlay_limit: int | None = None):
         super().__init__(model)
         self.chain = chain
-        self.state: Any = None
-        self._limit = None if overlay_limit is None else max(2 * CHUNK_SYMBOLS, overlay_limit)
+        self._limit = None if overlay_limit is None else max(2 * self.block_symbols, overlay_limit)
 
     def _forget_context(self) -> None:
         start_text(self.state.place)
 
-    def _ensure_room(self, steps: int) -> None:
+    def _clock(self) -> int:
+        return int(self.state.place.at[POSITION])
+
+    def _make_room(self) -> None:
         if self._limit is None:
             return
         s = self.state
-        overlay = ensure_room(s.overlay, steps, int(s.place.at[POSITION]), self._limit)
+        overlay = ensure_room(s.overlay, self.block_symbols, self._clock(), self._limit)
         if overlay is not s.overlay:
             s.place.at[FOUND] = 0
             self.state = s._replace(overlay=overlay)

@@ -247,5 +247,5 @@ class InheritingPPM(ChainModel):
     def _fill(self, out: np.ndarray) -> None:
         distribution(self.chain, self.state, out)
 
-    def _run_symbols(self, symbols: np.ndarray, p: np.ndarray, guesses: np.ndarray, rows: np.ndarray) -> None:
+    def _run_symbols(self, symbols: np.ndarray, p: np.ndarray, guesses: np.ndarray, rows: np.ndarray, advice: np.ndarray) -> None:
         run(self.chain, self.state, symbols, p, guesses, rows, self._best_rare, self._scratch)

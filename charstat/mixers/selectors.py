@@ -1,0 +1,36 @@
+"""Which row of each selector set the current position selects (the sets are listed in layout.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from charstat.mixers.layout import HIT_LEVELS, MATCH_LEVELS, WORD_PLACES, selector_index
+from charstat.mixers.state import EXPECTED_SYMBOL, MATCH_BUCKET, WORD_PLACE
+from charstat.ngram.hashing import SYMBOL_BITS, SYMBOL_MASK
+from charstat.ngram.match import LENGTH_BUCKETS
+
+STATIC_ORDER, CLASS_PLACE, ONLINE_ORDER = (selector_index(name) for name in ("static_order", "class_place", "online_order"))
+PREVIOUS, BEFORE, WORD_HITS = (selector_index(name) for name in ("previous", "before", "word_hits"))
+BUCKETS_PER_LEVEL = LENGTH_BUCKETS // (MATCH_LEVELS - 1)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def select_rows(selected, first_rows, cursor, history, kind, static_order, online_order, word_hits):
+    """selected[set] := row of the weight matrix, for every set but the node's.
+
+    static_order, online_order: the longest character order with counts, plus 1; 0 if none has any. word_hits: word contexts with static
+    counts.
+    """
+    place = min(cursor[WORD_PLACE], WORD_PLACES - 1)
+    previous = np.int64(history[0] & SYMBOL_MASK)
+    before = np.int64((history[0] >> np.uint64(SYMBOL_BITS)) & SYMBOL_MASK)
+    match_level = 0
+    if cursor[EXPECTED_SYMBOL] >= 0:
+        match_level = 1 + min(cursor[MATCH_BUCKET] // BUCKETS_PER_LEVEL, MATCH_LEVELS - 2)
+    selected[STATIC_ORDER] = first_rows.static_order + static_order * WORD_PLACES + place
+    selected[CLASS_PLACE] = first_rows.class_place + np.int64(kind[previous]) * WORD_PLACES + place
+    selected[ONLINE_ORDER] = first_rows.online_order + online_order
+    selected[PREVIOUS] = first_rows.previous + previous
+    selected[BEFORE] = first_rows.before + before
+    selected[WORD_HITS] = first_rows.word_hits + min(word_hits, HIT_LEVELS - 1) * MATCH_LEVELS + match_level
