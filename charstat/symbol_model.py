@@ -49,11 +49,11 @@ def best_symbol(p, best_rare):
 
 
 def checked_out(out: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-    """`out` if a kernel can fill it, or a new float64 array of that shape. ValueError that says what is wrong with it."""
+    """`out` if a kernel can fill it, or a new float64 array of that shape. ValueError or TypeError that says what is wrong with it."""
     if out is None:
         return np.empty(shape)
     if not isinstance(out, np.ndarray):
-        raise ValueError(f"out must be a numpy array, not {type(out).__name__}")
+        raise TypeError(f"out must be a numpy array, not {type(out).__name__}")
     problems = [
         *([f"its shape is {out.shape}, not {shape}"] if out.shape != shape else []),
         *([f"its dtype is {out.dtype}, not float64"] if out.dtype != np.float64 else []),
