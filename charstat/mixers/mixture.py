@@ -76,7 +76,7 @@ class Mixture(SymbolModel):
         return tuple(c for c in known.values() if c.name in names)
 
     def _fixed_arrays(self) -> Fixed:
-        from charstat.model import model_symbol_info
+        from charstat.ngram.words import model_symbol_info
 
         model, columns = self.model, self.model.columns
         entries = [model.manifest["tables"][c.name] for c in self.contexts]

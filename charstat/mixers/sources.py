@@ -97,7 +97,7 @@ def find_rows(families, identities, only_words, tables, buckets, records, rows, 
     for f in range(n):
         t = tables[f]
         if (t[KIND] == WORDS) == only_words:
-            start, end = find_context(identities[f], t[WIDTH], t[BITS], t[START_BITS], buckets, t[BUCKET_AT], records, t[RECORD_AT])
+            _, start, end = find_context(identities[f], t[WIDTH], t[BITS], t[START_BITS], buckets, t[BUCKET_AT], records, t[RECORD_AT])
             families[f, out], families[f, out_end] = t[ROW_AT] + start, t[ROW_AT] + end
     last = rows.shape[0] - 1
     for f in range(n if last >= 0 else 0):  # a text shorter than all contexts has no rows
