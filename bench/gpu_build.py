@@ -36,10 +36,10 @@ from charstat.corpus import text_fingerprint
 from charstat.counting import build_model, choose_backend
 from charstat.energy import EnergyMeter
 from charstat.errors import BackendUnavailable
-from charstat.model import model_symbol_info
 from charstat.ngram.contexts import EXACT_ORDER, select_contexts
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.table import CountTable
+from charstat.ngram.words import model_symbol_info
 
 ENERGY_S = 2.0
 MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")

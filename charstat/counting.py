@@ -26,11 +26,11 @@ from charstat.ctw.model import TUNED as CTW_TUNED
 from charstat.ctw.model import estimator_code
 from charstat.energy import EnergyMeter, PhaseEnergy
 from charstat.errors import BackendUnavailable, CorpusError, ResourceError, UserError
-from charstat.model import MAX_CHARS, Model, ModelWriter, model_symbol_info
+from charstat.model import MAX_CHARS, Model, ModelWriter
 from charstat.ngram.contexts import DEFAULT_ORDER, Context, select_contexts
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.table import CountTable
-from charstat.ngram.words import SymbolInfo, Vocabulary
+from charstat.ngram.words import SymbolInfo, Vocabulary, model_symbol_info
 from charstat.storage import DirectoryColumns, MemoryColumns
 from charstat.tree import TreeArrays
 

@@ -21,10 +21,10 @@ import numpy as np
 from charstat import __version__
 from charstat.alphabet import Alphabet
 from charstat.errors import FormatError, MergeError
-from charstat.ngram.contexts import Context, class_map, parse_context
+from charstat.ngram.contexts import Context, parse_context
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.table import CountTable, merge_tables, table_bits
-from charstat.ngram.words import Vocabulary, build_trie, symbol_info, vocabulary_words
+from charstat.ngram.words import Vocabulary, build_trie, vocabulary_words
 from charstat.storage import TABLE_COLUMNS, DirectoryColumns, MemoryColumns, open_columns, read_manifest
 
 if TYPE_CHECKING:
@@ -352,8 +352,3 @@ def merge_vocabularies(a: Vocabulary, b: Vocabulary) -> tuple[Vocabulary, list[n
     ids = np.empty(order.size, np.uint32)
     ids[order] = (np.cumsum(new) - 1).astype(np.uint32)
     return build_trie(ordered[new], lengths[order][new]), [ids[: a.size], ids[a.size :]]
-
-
-def model_symbol_info(alphabet: Alphabet):
-    """The word kernels' view of an alphabet."""
-    return symbol_info(alphabet, class_map(alphabet))

@@ -28,9 +28,8 @@ from charstat.gpu.backend import GPUBackend, _Job
 from charstat.gpu.memory import MAX_PIECES, Plan, chunk_size, least_bytes, plan_sort
 from charstat.gpu.runs import Runs, insert
 from charstat.gpu.transfer import DeviceCopier
-from charstat.model import model_symbol_info
 from charstat.ngram.contexts import select_contexts
-from charstat.ngram.words import Vocabulary
+from charstat.ngram.words import Vocabulary, model_symbol_info
 
 # What is counted
 

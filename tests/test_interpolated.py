@@ -137,7 +137,7 @@ def test_sums_batches_and_reset_agree(order):
 
 def test_hashed_orders_keep_plain_counts():
     kn = KneserNey(model_of(PROSE, "o0,o2,o8,o11"))
-    assert (kn.chain.lower_at >= 0).tolist() == [True, True, False, False]
+    assert (kn.chain.continued_at >= 0).tolist() == [True, True, False, False]
     kn.reset()
     assert np.isfinite(kn.score(PROSE[:100])).all()
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from charstat.counting import build_model
 from charstat.errors import ContextError, StateError
-from charstat.ngram.hashing import MASK57, mix57
+from charstat.ngram.chain import build_chain
+from charstat.ngram.continuation import with_continuation
+from charstat.ngram.hashing import MASK57, mix57, unmix57
 from charstat.ppm import PPMC, InheritingPPM
-from charstat.ppm.chain import build_chain
-from charstat.ppm.continuation import unmix57, with_continuation
 from charstat.ppm.inheritance import COUNT_BUCKETS, FLAGS, HIGH_LOGIT, LOW_LOGIT, ONLINE_EDGES, POINTS, TYPE_BUCKETS, initial_escapes
 from charstat.tree import ESCAPE
 
@@ -128,13 +128,13 @@ def test_continuation_counts_against_sets():
         for i in range(order):  # n-grams that nothing was before count once
             want.setdefault(text[i : i + order + 1], 1)
         table = model.tables[f"o{order}"]
-        got, identities, starts = chain.lower[chain.lower_at[k] :], table.identities(), table.starts()
+        got, identities, starts = chain.continued[chain.continued_at[k] :], table.identities(), table.starts()
         for gram in {text[i - order : i + 1] for i in range(order, len(text))}:
             packed = functools.reduce(lambda p, c: p << 7 | symbol[c], gram[:-1], 0)
             at = int(np.searchsorted(identities, mix57(np.uint64(packed))))
             found = {int(row & 127): int(row >> 7) for row in got[starts[at] : starts[at + 1]]}
             assert found[symbol[gram[-1]]] == max(1, want[gram]), gram
-    assert chain.lower_at[3] == -1
+    assert chain.continued_at[3] == -1
 
 
 # ---- slow twins ------------------------------------------------------------------------------------------------------------

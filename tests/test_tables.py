@@ -14,10 +14,9 @@ from oracles import char_context_identities, char_counts, table_dict
 from charstat.alphabet import Alphabet
 from charstat.cpu.backend import CPUBackend
 from charstat.errors import MergeError
-from charstat.model import model_symbol_info
 from charstat.ngram.contexts import parse_context, select_contexts
 from charstat.ngram.table import MAX_COUNT, CountTable, assemble, find_context, identity_bits, merge_tables
-from charstat.ngram.words import Vocabulary
+from charstat.ngram.words import Vocabulary, model_symbol_info
 
 ARRAYS = ("buckets", "records", "rows", "sums")
 CHAR_NAMES = [*(f"o{k}" for k in range(25)), "c1", "c2", "c8", "c9", "c14", "c16", "s1.3", "s1.4", "s2", "s8", "s1.2.3.4.5.6.7.8"]
@@ -91,7 +90,7 @@ def assert_layout(table: CountTable):
     absent = [i ^ 1 << b for i in identities[:20] for b in (0, 3, width - 1)] + [0, (1 << width) - 1]
     known = set(identities)
     for identity, span in [*zip(identities, itertools.pairwise(starts), strict=True), *((i, (0, 0)) for i in absent if i not in known)]:
-        found = find_context(np.uint64(identity), width, table.bits, table.start_bits, table.buckets, 0, table.records, 0)
+        _, *found = find_context(np.uint64(identity), width, table.bits, table.start_bits, table.buckets, 0, table.records, 0)
         assert found == span
     for a, b in itertools.pairwise(starts):
         inside = table.symbols()[a:b].tolist()

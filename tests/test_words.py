@@ -11,7 +11,7 @@ from test_tables import ALPHABET, count, texts
 
 from charstat.alphabet import Alphabet
 from charstat.cpu.words import SNAPSHOT_TOKENS, tokenize
-from charstat.model import merge_vocabularies, model_symbol_info
+from charstat.model import merge_vocabularies
 from charstat.ngram.contexts import parse_context
 from charstat.ngram.hashing import N_FEATURES
 from charstat.ngram.words import (
@@ -26,6 +26,7 @@ from charstat.ngram.words import (
     extend_word,
     find_child,
     lower_bound,
+    model_symbol_info,
     push_word,
     vocabulary_words,
     word_shape,

@@ -30,8 +30,9 @@ from charstat.alphabet import Alphabet
 from charstat.contest.presets import Preset, choose_text
 from charstat.counting import Backend, choose_backend, free_memory_bytes, hold_out
 from charstat.mixers.warm_start import learn_warm_start
-from charstat.model import Model, ModelWriter, model_symbol_info
+from charstat.model import Model, ModelWriter
 from charstat.ngram.contexts import select_contexts
+from charstat.ngram.words import model_symbol_info
 from charstat.storage import MemoryColumns
 from charstat.warm_up import warm_text
 

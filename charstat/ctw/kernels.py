@@ -25,9 +25,9 @@ import numpy as np
 from numba import njit
 
 from charstat.ctw.weights import ZERO_REDUNDANCY
+from charstat.ngram.chain import POSITION, TEXT_START, Chain, Place, move_on
 from charstat.ngram.hashing import CHARS, IDENTITY_BITS, ODD_B, char_identity, mix64
-from charstat.ngram.table import row_count, row_symbol
-from charstat.ppm.chain import POSITION, START, Chain, Place, move_on
+from charstat.ngram.table import find_context, row_count, row_symbol
 from charstat.symbol_model import best_symbol
 from charstat.tree import LEAF, SYMBOLS, TreeArrays
 
@@ -77,21 +77,6 @@ def new_records(capacity: int) -> Records:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def find_record(chain, k, identity):
-    """(index, first row, end of rows) of a level-k context, relative to its level; index -1 if it was never seen."""
-    s = np.uint64(chain.start_bits[k])
-    want = identity << s
-    mask = (U1 << s) - U1
-    b = chain.bucket_at[k] + np.int64(identity >> np.uint64(chain.width[k] - chain.bits[k]))
-    at = chain.record_at[k]
-    for i in range(np.int64(chain.buckets[b]), np.int64(chain.buckets[b + 1])):
-        record = chain.records[at + i]
-        if ((record ^ want) >> s) == U0:
-            return i, np.int64(record & mask), np.int64(chain.records[at + i + 1] & mask)
-    return np.int64(-1), np.int64(0), np.int64(0)
-
-
-@njit(cache=True, nogil=True, inline="always")
 def node_key(context_key, v):
     key = mix64(context_key + np.uint64(v + 1) * ODD_B)
     return key if key != U0 else U1
@@ -130,14 +115,17 @@ def prepare(ctw):
     seen = True
     top = 0
     for k in range(chain.param.shape[0]):
-        if place.at[POSITION] - place.at[START] < chain.param[k]:
+        if place.at[POSITION] - place.at[TEXT_START] < chain.param[k]:
             break
         top = k
         identity = char_identity(CHARS, chain.param[k], place.history)
         ctw.keys[k] = mix64(identity | (np.uint64(k) << np.uint64(IDENTITY_BITS)))
         index, first, last = np.int64(NONE), np.int64(0), np.int64(0)
         if seen:
-            index, first, last = find_record(chain, k, identity)
+            index, first, last = find_context(
+                identity, chain.width[k], chain.bits[k], chain.start_bits[k],
+                chain.buckets, chain.bucket_at[k], chain.records, chain.record_at[k],
+            )  # fmt: skip
             seen = index >= 0
         ctw.context[k, 0], ctw.context[k, 1], ctw.context[k, 2] = index, first, last - first
         mass, types = ctw.mass[k], ctw.types[k]

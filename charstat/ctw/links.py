@@ -20,9 +20,8 @@ import numpy as np
 from numba import njit
 
 from charstat.ngram.contexts import EXACT_ORDER, MAX_ORDER
-from charstat.ngram.hashing import CHARS, IDENTITY_BITS, char_identity, low_symbols, mix57, push_symbol
-from charstat.ngram.table import CountTable
-from charstat.ppm.continuation import unmix57
+from charstat.ngram.hashing import CHARS, IDENTITY_BITS, char_identity, low_symbols, mix57, push_symbol, unmix57
+from charstat.ngram.table import CountTable, bucket_of, find_context, record_identity
 
 BATCH = 32
 UNSET = np.uint32(0xFFFFFFFF)
@@ -64,72 +63,61 @@ def parent_links(longer: CountTable, shorter: CountTable, symbols: np.ndarray, b
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _find(identity, shift, start_bits, buckets, records):
-    """Index of the context, -1 if it is not there."""
-    b = np.int64(identity >> shift)
-    want = identity << start_bits
-    for i in range(np.int64(buckets[b]), np.int64(buckets[b + 1])):
-        if ((records[i] ^ want) >> start_bits) == np.uint64(0):
-            return i
-    return np.int64(-1)
+def _index(identity, bits, start_bits, buckets, records):
+    return find_context(identity, IDENTITY_BITS, bits, start_bits, buckets, 0, records, 0)[0]
 
 
 @njit(cache=True, nogil=True)
 def _exact_links(lo, hi, shorter_order, bits, start_bits, buckets, records, p_bits, p_start_bits, p_buckets, p_records, parents):
-    """The links of the contexts in the buckets lo..hi, whose identities say what they are."""
-    low, s = np.uint64(IDENTITY_BITS - bits), np.uint64(start_bits)
-    check = (U1 << low) - U1
-    p_shift, p_s = np.uint64(IDENTITY_BITS - p_bits), np.uint64(p_start_bits)
+    """The links of the contexts in the buckets lo..hi, whose identities give the contexts themselves. p_: of the parents' table."""
     wanted, index, at = np.empty(BATCH, np.uint64), np.empty(BATCH, np.int64), np.empty(BATCH, np.int64)
     last = p_records.shape[0] - 1
     n, touched = 0, U1
     for b in range(lo, hi + 1):
         start, end = (np.int64(buckets[b]), np.int64(buckets[b + 1])) if b < hi else (np.int64(0), np.int64(0))
         for i in range(start, end):
-            packed = unmix57((np.uint64(b) << low) | ((records[i] >> s) & check))
+            packed = unmix57(record_identity(b, records[i], IDENTITY_BITS, bits, start_bits))
             wanted[n], index[n] = mix57(low_symbols(packed, shorter_order)), i
             n += 1
             if n == BATCH:
                 for j in range(n):
-                    at[j] = np.int64(p_buckets[np.int64(wanted[j] >> p_shift)])
+                    at[j] = np.int64(p_buckets[bucket_of(wanted[j], IDENTITY_BITS, p_bits)])
                 for j in range(n):
                     touched ^= p_records[min(at[j], last)]
                 for j in range(n):
-                    parents[index[j]] = np.uint32(_find(wanted[j], p_shift, p_s, p_buckets, p_records))
+                    parents[index[j]] = np.uint32(_index(wanted[j], p_bits, p_start_bits, p_buckets, p_records))
                 n = 0
     for j in range(n):
-        parents[index[j]] = np.uint32(_find(wanted[j], p_shift, p_s, p_buckets, p_records))
-    return touched  # subtle: what is returned cannot be optimized away
+        parents[index[j]] = np.uint32(_index(wanted[j], p_bits, p_start_bits, p_buckets, p_records))
+    return touched  # subtle: returned, so that the compiler keeps the reads
 
 
 @njit(cache=True, nogil=True)
 def _hashed_links(
     symbols, lo, hi, order, shorter_order, bits, start_bits, buckets, records, p_bits, p_start_bits, p_buckets, p_records, parents
 ):
-    """The links of the contexts before the positions lo..hi of the text."""
+    """The links of the contexts before the positions lo..hi of the text. p_: of the parents' table."""
     history = np.zeros(5, np.uint64)
     for i in range(max(0, lo - MAX_ORDER), lo):
         push_symbol(history, symbols[i], 0)
-    shift, s = np.uint64(IDENTITY_BITS - bits), np.uint64(start_bits)
-    p_shift, p_s = np.uint64(IDENTITY_BITS - p_bits), np.uint64(p_start_bits)
-    own, other = np.empty(BATCH, np.uint64), np.empty(BATCH, np.uint64)
+    longer, shorter = np.empty(BATCH, np.uint64), np.empty(BATCH, np.uint64)
     at, p_at = np.empty(BATCH, np.int64), np.empty(BATCH, np.int64)
     last, p_last = parents.shape[0] - 1, p_records.shape[0] - 1
     touched = U1
     for first in range(lo, hi, BATCH):
         n = min(BATCH, hi - first)
         for j in range(n):
-            own[j] = char_identity(CHARS, order, history)
-            other[j] = char_identity(CHARS, shorter_order, history)
+            longer[j] = char_identity(CHARS, order, history)
+            shorter[j] = char_identity(CHARS, shorter_order, history)
             push_symbol(history, symbols[first + j], 0)
         for j in range(n):
-            at[j] = np.int64(buckets[np.int64(own[j] >> shift)])
-            p_at[j] = np.int64(p_buckets[np.int64(other[j] >> p_shift)])
+            at[j] = np.int64(buckets[bucket_of(longer[j], IDENTITY_BITS, bits)])
+            p_at[j] = np.int64(p_buckets[bucket_of(shorter[j], IDENTITY_BITS, p_bits)])
         for j in range(n):
             a = min(at[j], last)
             touched ^= records[a] ^ p_records[min(p_at[j], p_last)] ^ np.uint64(parents[a])
         for j in range(n):
-            i = _find(own[j], shift, s, buckets, records)
+            i = _index(longer[j], bits, start_bits, buckets, records)
             if i >= 0:
-                parents[i] = min(parents[i], np.uint32(_find(other[j], p_shift, p_s, p_buckets, p_records)))
+                parents[i] = min(parents[i], np.uint32(_index(shorter[j], p_bits, p_start_bits, p_buckets, p_records)))
     return touched

@@ -42,7 +42,7 @@ from charstat.ctw.kernels import CTW, READY, USED, Records, distribution, new_re
 from charstat.ctw.links import is_exact
 from charstat.ctw.weights import KT, ZERO_REDUNDANCY, weigh_text
 from charstat.errors import ContextError
-from charstat.ppm.chain import POSITION, build_chain, new_place, select_orders, start_text
+from charstat.ngram.chain import POSITION, build_chain, new_place, select_orders, start_text
 from charstat.symbol_model import SymbolModel
 from charstat.tree import LEAF, SYMBOLS
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from charstat.gpu.arrays import Array, Arrays
 from charstat.ngram.contexts import EXACT_ORDER, Context
-from charstat.ngram.hashing import CHARS, CLASSES_OF, MASK57, ODD_A, ODD_B, SEED, SYMBOL_SHIFT, U28, U29
+from charstat.ngram.hashing import CHARS, CLASSES_OF, INVERSE_A, INVERSE_B, MASK57, ODD_A, ODD_B, SEED, SYMBOL_SHIFT, U28, U29, U56
 
 WINDOW = EXACT_ORDER + 1
 
@@ -35,6 +35,15 @@ def mix57(x: Array) -> Array:
     """hashing.mix57 of an array."""
     x = ((x ^ (x >> U29)) * ODD_A) & MASK57
     x = ((x ^ (x >> U28)) * ODD_B) & MASK57
+    return x ^ (x >> U29)
+
+
+def unmix57(x: Array) -> Array:
+    """hashing.unmix57 of an array."""
+    x = x ^ (x >> U29)
+    x = (x * INVERSE_B) & MASK57
+    x = x ^ (x >> U28) ^ (x >> U56)
+    x = (x * INVERSE_A) & MASK57
     return x ^ (x >> U29)
 
 

@@ -29,11 +29,10 @@ import numpy as np
 from charstat.ctw.links import UNSET, is_exact
 from charstat.ctw.weights import BETA_MAX, HALF_LOG_2PI, KT, LOG_HALF, UNITS_PER_NAT, gamma_table, joint_nodes, n_slots
 from charstat.gpu.arrays import Array, Arrays, spans
-from charstat.gpu.keys import Text, char_identities, mix57
+from charstat.gpu.keys import Text, char_identities, mix57, unmix57
 from charstat.gpu.memory import chunk_size
-from charstat.ngram.hashing import IDENTITY_BITS, MASK57, SYMBOL_BITS, SYMBOL_MASK, SYMBOL_SHIFT, U28, U29, U56
+from charstat.ngram.hashing import IDENTITY_BITS, SYMBOL_BITS, SYMBOL_MASK, SYMBOL_SHIFT
 from charstat.ngram.table import ROW_MASK, ROW_SHIFT, CountTable
-from charstat.ppm.continuation import INVERSE_A, INVERSE_B
 from charstat.tree import SYMBOLS, TreeArrays
 
 NO_SPLIT = np.int8(-1)
@@ -100,15 +99,6 @@ def _identities(xp: Any, table: CountTable, buckets: Array, records: Array) -> A
     index = xp.arange(records.size, dtype=np.uint32)
     bucket = (xp.searchsorted(buckets, index, side="right") - I1).astype(np.uint64)
     return (bucket << low) | ((records >> np.uint64(table.start_bits)) & np.uint64((1 << int(low)) - 1))
-
-
-def _unmix57(x: Array) -> Array:
-    """continuation.unmix57 of an array."""
-    x = x ^ (x >> U29)
-    x = (x * INVERSE_B) & MASK57
-    x = x ^ (x >> U28) ^ (x >> U56)
-    x = (x * INVERSE_A) & MASK57
-    return x ^ (x >> U29)
 
 
 def _shape(arrays: Arrays, level: Level, trees: Trees, most: int) -> None:
@@ -268,7 +258,7 @@ def _links(arrays: Arrays, text: Text, border: int, longer: Level, shorter: Leve
     if is_exact(longer.table):
         parents = xp.empty(longer.n, np.uint32)
         for lo, hi in spans(longer.n, chunk):
-            packed = _unmix57(longer.identities[lo:hi]) & np.uint64((1 << SYMBOL_BITS * shorter_order) - 1)
+            packed = unmix57(longer.identities[lo:hi]) & np.uint64((1 << SYMBOL_BITS * shorter_order) - 1)
             parents[lo:hi] = xp.searchsorted(shorter.identities, mix57(packed)).astype(np.uint32)
         return parents
     parents = xp.full(longer.n, UNSET, np.uint32)

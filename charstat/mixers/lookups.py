@@ -76,7 +76,7 @@ def find_rows(first, end, identities, families, buckets, records, rows, out, tou
         touched[f] = np.int64(records[out[f, END]])
     for f in range(first, end):
         t = families[f]
-        start, stop = find_context(identities[f], t[WIDTH], t[BITS], t[START_BITS], buckets, t[BUCKET_AT], records, t[RECORD_AT])
+        _, start, stop = find_context(identities[f], t[WIDTH], t[BITS], t[START_BITS], buckets, t[BUCKET_AT], records, t[RECORD_AT])
         out[f, START], out[f, END] = t[ROW_AT] + start, t[ROW_AT] + stop
     last = rows.shape[0] - 1
     for f in range(first, end if last >= 0 else first):  # a text shorter than all contexts has no rows

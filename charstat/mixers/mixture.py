@@ -80,7 +80,7 @@ class Mixture(SymbolModel):
         return tuple(c for c in known.values() if c.name in names)
 
     def _fixed_arrays(self) -> Fixed:
-        from charstat.model import model_symbol_info
+        from charstat.ngram.words import model_symbol_info
 
         model = self.model
         places = ("bits", "start_bits", "bucket_at", "record_at", "row_at", "sum_at")

@@ -34,6 +34,8 @@ MASK56 = np.uint64((1 << 56) - 1)
 MASK57 = np.uint64((1 << 57) - 1)
 ODD_A = np.uint64(0xBF58476D1CE4E5B9)
 ODD_B = np.uint64(0x94D049BB133111EB)
+INVERSE_A = np.uint64(pow(int(ODD_A), -1, 1 << IDENTITY_BITS))
+INVERSE_B = np.uint64(pow(int(ODD_B), -1, 1 << IDENTITY_BITS))
 SEED = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -50,6 +52,16 @@ def mix57(x):
     """A bijection on 57 bits (xor-shifts and odd multiplications modulo 2**57)."""
     x = ((x ^ (x >> U29)) * ODD_A) & MASK57
     x = ((x ^ (x >> U28)) * ODD_B) & MASK57
+    return x ^ (x >> U29)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def unmix57(x):
+    """The inverse of mix57."""
+    x = x ^ (x >> U29)
+    x = (x * INVERSE_B) & MASK57
+    x = x ^ (x >> U28) ^ (x >> U56)
+    x = (x * INVERSE_A) & MASK57
     return x ^ (x >> U29)
 
 

@@ -1,19 +1,16 @@
-"""Interpolated modified Kneser-Ney: the honest static baseline. It learns nothing while text is observed.
+"""Interpolated modified Kneser-Ney: the static baseline. It learns nothing while text is observed.
 
 Chen and Goodman, "An empirical study of smoothing techniques for language modeling", 1998, equations 5.26 to 5.29: at every order
 
     p_k(s) = (c(s) - D(c(s))) / n + (D1 N1 + D2 N2 + D3 N3) / n * p_{k-1}(s)       n = Σ c, N1, N2, N3: types with count 1, 2, more
     Y = n1 / (n1 + 2 n2)    D1 = 1 - 2 Y n2 / n1    D2 = 2 - 3 Y n3 / n2    D3 = 3 - 4 Y n4 / n3     n_r: rows with count r at the order
 
-p_{-1} is uniform over the used symbols. The longest order counts occurrences, the lower ones continuations (Kneser and Ney 1995): in
-how many contexts of the next longer order the symbol was seen (ppm/continuation.py). Those follow from the next order's table up to
-order 8; an order whose next one is hashed keeps plain counts, with discounts of its own. Where counts of counts are too few for
-the formulas (an n_r of 0), or a discount leaves [0, r], Ney's absolute discount Y (or 1/2 without one) stands in.
+p_{-1} is uniform over the used symbols. The longest order counts occurrences. The lower orders count continuations (Kneser and Ney 1995):
+in how many contexts of the next longer order the symbol was seen (continuation.py). These follow from the next order's table up to
+order 8; an order whose next one is hashed keeps plain counts, with discounts of its own. If an n_r is 0, or a discount lies outside
+[0, r], Ney's absolute discount Y is used instead, or 1/2 if Y does not exist either.
 
-The discounts are there to be read: KneserNey(model).discounts, discount_rows(), `charstat inspect --discounts`.
-
-Expert seam, for compiled code: distribution(chain, kn, out) fills out[:128] for the current history, observe(chain, kn, symbol) moves on.
-A caller that has found the static rows itself writes them to kn.place.found and calls blend(chain, kn, out).
+KneserNey(model).discounts, discount_rows() and `charstat inspect --discounts` show the discounts.
 """
 
 from __future__ import annotations
@@ -23,11 +20,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from charstat.ngram.chain import Place, build_chain, find, move_on, new_place
+from charstat.ngram.chain_model import ChainModel
+from charstat.ngram.continuation import level_sizes, with_continuation
 from charstat.ngram.overlay import Overlay, new_overlay
 from charstat.ngram.table import row_count, row_symbol
-from charstat.ppm.chain import Place, build_chain, find, move_on, new_place
-from charstat.ppm.chain_model import ChainModel
-from charstat.ppm.continuation import level_sizes, with_continuation
 from charstat.symbol_model import best_symbol
 from charstat.tree import SYMBOLS
 
@@ -39,7 +36,7 @@ class State(NamedTuple):
     """A stream on a chain with continuation counts."""
 
     place: Place
-    overlay: Overlay  # stays empty: find() wants one
+    overlay: Overlay  # empty: find() takes one, and this model counts nothing online
     discounts: np.ndarray  # float64 [K, 4]: of counts 0, 1, 2, 3 and more
 
 
@@ -54,13 +51,12 @@ def _counts_of_counts(rows, out):
 def modified_discounts(counts: np.ndarray) -> tuple[float, float, float]:
     """D1, D2, D3+ of counts of counts n_1 .. n_4 (int [5], n_0 unused)."""
     n = [float(c) for c in counts]
-    whole = n[1] + 2.0 * n[2]
-    y = n[1] / whole if n[1] > 0.0 and n[2] > 0.0 else 0.5
-    found = []
+    y = n[1] / (n[1] + 2.0 * n[2]) if n[1] > 0.0 and n[2] > 0.0 else 0.5
+    discounts = []
     for r in (1, 2, 3):
         d = r - (r + 1) * y * n[r + 1] / n[r] if n[r] > 0.0 and n[r + 1] > 0.0 else y
-        found.append(d if 0.0 < d < r else y)
-    return found[0], found[1], found[2]
+        discounts.append(d if 0.0 < d < r else y)
+    return discounts[0], discounts[1], discounts[2]
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -82,16 +78,16 @@ def _add_level(rows, lo, hi, discounts, out):
 
 @njit(cache=True, nogil=True)
 def blend(chain, kn, out):
-    """out[symbol] := P(symbol) from the rows in kn.place.found."""
+    """out[symbol] := P(symbol) from the rows in kn.place.row_ranges."""
     for s in range(SYMBOLS):
         out[s] = 1.0 / chain.n_used if chain.used[s] else 0.0
     for k in range(chain.param.shape[0]):
-        lo, hi = kn.place.found[k, 0], kn.place.found[k, 1]
+        lo, hi = kn.place.row_ranges[k, 0], kn.place.row_ranges[k, 1]
         if lo == hi:
             break  # a context that was never seen has no longer ones either
-        if chain.lower_at[k] >= 0:
-            shift = chain.lower_at[k] - chain.row_at[k]
-            _add_level(chain.lower, lo + shift, hi + shift, kn.discounts[k], out)
+        if chain.continued_at[k] >= 0:
+            shift = chain.continued_at[k] - chain.row_at[k]
+            _add_level(chain.continued, lo + shift, hi + shift, kn.discounts[k], out)
         else:
             _add_level(chain.rows, lo, hi, kn.discounts[k], out)
 
@@ -125,7 +121,8 @@ def run(chain, kn, symbols, p, guesses, rows, best_rare, scratch):
 class KneserNey(ChainModel):
     """Interpolated modified Kneser-Ney as a CharModel on a built model.
 
-    max_order: None for the model's. discounts: float [orders, 3] (D1, D2, D3+) to use instead of the estimated ones.
+    max_order: None for the model's. discounts: float [orders, 3] (D1, D2, D3+), instead of the estimated ones. ValueError if they do not
+    fit the orders or lie outside their ranges.
     """
 
     def __init__(self, model: Model, max_order: int | None = None, discounts: np.ndarray | None = None):
@@ -138,20 +135,20 @@ class KneserNey(ChainModel):
             discounts = np.array([modified_discounts(c) for c in self.counts_of_counts])
         self.discounts = np.array(discounts, np.float64)
         if self.discounts.shape != (levels, 3) or not ((self.discounts >= 0.0) & (self.discounts <= (1.0, 2.0, 3.0))).all():
-            raise ValueError(f"discounts are wanted for {levels} orders: D1 in 0..1, D2 in 0..2, D3 in 0..3 each")
+            raise ValueError(f"discounts: {levels} orders, each with D1 in 0..1, D2 in 0..2 and D3 in 0..3")
 
     def _rows(self, k: int) -> np.ndarray:
         n = level_sizes(self.chain, k)[1]
-        continued = self.chain.lower_at[k] >= 0
-        at = int(self.chain.lower_at[k] if continued else self.chain.row_at[k])
-        return (self.chain.lower if continued else self.chain.rows)[at : at + n]
+        continued = self.chain.continued_at[k] >= 0
+        at = int(self.chain.continued_at[k] if continued else self.chain.row_at[k])
+        return (self.chain.continued if continued else self.chain.rows)[at : at + n]
 
     def discount_rows(self) -> list[dict[str, Any]]:
         """One row an order: {order, counts: "continued" or "plain", n1 .. n4: rows with that count, d1, d2, d3: the discounts}."""
         return [
             {
                 "order": int(order),
-                "counts": "continued" if self.chain.lower_at[k] >= 0 else "plain",
+                "counts": "continued" if self.chain.continued_at[k] >= 0 else "plain",
                 **{f"n{r}": int(self.counts_of_counts[k, r]) for r in (1, 2, 3, 4)},
                 **{f"d{r}": float(self.discounts[k, r - 1]) for r in (1, 2, 3)},
             }
@@ -166,7 +163,7 @@ class KneserNey(ChainModel):
 
     @property
     def n_bytes(self) -> int:
-        return self.chain.lower.nbytes
+        return self.chain.continued.nbytes
 
     def _fill(self, out: np.ndarray) -> None:
         distribution(self.chain, self.state, out)

@@ -133,30 +133,41 @@ def _fill_records(identities, starts, start_bits, records):
     records[n] = np.uint64(starts[n])
 
 
+@njit(cache=True, nogil=True, inline="always")
+def record_identity(bucket, record, width, bits, start_bits):
+    """The identity of the context whose record stands in a bucket: uint64."""
+    low = np.uint64(width - bits)
+    return (np.uint64(bucket) << low) | ((record >> np.uint64(start_bits)) & ((U1 << low) - U1))
+
+
 @njit(cache=True, nogil=True)
 def _identities(buckets, records, bits, start_bits, width, out):
-    low = np.uint64(width - bits)
-    mask = (U1 << low) - U1
     for b in range(buckets.shape[0] - 1):
         for r in range(buckets[b], buckets[b + 1]):
-            out[r] = (np.uint64(b) << low) | ((records[r] >> np.uint64(start_bits)) & mask)
+            out[r] = record_identity(b, records[r], width, bits, start_bits)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def bucket_of(identity, width, bits):
+    """The bucket that an identity lies in: int64."""
+    return np.int64(identity >> np.uint64(width - bits))
 
 
 @njit(cache=True, nogil=True, inline="always")
 def find_context(identity, width, bits, start_bits, buckets, bucket_at, records, record_at):
-    """Row range (start, end) of a context, relative to its table's rows; (0, 0) if it was never seen.
+    """(index, first row, end of rows) of a context, relative to its table, all int64; (-1, 0, 0) if it was never seen.
 
     The table's buckets and records start at bucket_at and record_at of the arrays given.
     """
-    b = bucket_at + np.int64(identity >> np.uint64(width - bits))
+    b = bucket_at + bucket_of(identity, width, bits)
     s = np.uint64(start_bits)
     want = identity << s
-    for r in range(record_at + np.int64(buckets[b]), record_at + np.int64(buckets[b + 1])):
-        record = records[r]
+    for i in range(np.int64(buckets[b]), np.int64(buckets[b + 1])):
+        record = records[record_at + i]
         if ((record ^ want) >> s) == np.uint64(0):
             mask = (U1 << s) - U1
-            return np.int64(record & mask), np.int64(records[r + 1] & mask)
-    return np.int64(0), np.int64(0)
+            return i, np.int64(record & mask), np.int64(records[record_at + i + 1] & mask)
+    return np.int64(-1), np.int64(0), np.int64(0)
 
 
 def merge_tables(a: CountTable, b: CountTable) -> CountTable:

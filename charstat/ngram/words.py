@@ -23,6 +23,7 @@ import numpy as np
 from numba import njit
 
 from charstat.alphabet import Alphabet
+from charstat.ngram.contexts import class_map
 from charstat.ngram.hashing import ODD_B, SYMBOL_BITS, SYMBOL_MASK, SYMBOL_SHIFT
 from charstat.tree import DIGIT, ESCAPE, OTHER, SYMBOLS, UPPER, character_class
 
@@ -50,6 +51,11 @@ def symbol_info(alphabet: Alphabet, classes: np.ndarray) -> SymbolInfo:
         kind[symbol] = character_class(char)
         lower[symbol] = alphabet.symbol_of.get(char.lower(), symbol)
     return SymbolInfo(separator, lower, kind, classes)
+
+
+def model_symbol_info(alphabet: Alphabet) -> SymbolInfo:
+    """What the word kernels know of an alphabet's symbols, with the classes of contexts.class_map."""
+    return symbol_info(alphabet, class_map(alphabet))
 
 
 # The word being written: uint64 fields of one array, so that stream and counting share the same few lines.

@@ -1,30 +1,24 @@
-"""InheritingPPM: the PPMd-style variant. Escapes are estimated from experience (SEE), symbols inherit from shorter contexts.
+"""InheritingPPM: PPM with information inheritance and secondary escape estimation (SEE). Not Shkarin's PPMd, but built on its ideas.
 
-A design of our own on two ideas. Information inheritance: a context that has seen little should take what the shorter ones know
-of the symbols it has seen (Shkarin, "PPM: one step to practicality", 2002). Secondary escape estimation: how often a context
-in such a state really was left is counted, not assumed (Bloom, "Solving the problems of context modeling", 1998, PPMZ; Shkarin).
-Blending runs from order -1 up (as in Bunton's executable taxonomy, 1997). Every context is two layers: what the training text
-showed after it, then what the stream itself did, with older observations fading. q is the distribution so far, and a layer offers
-the symbols S, with counts c, n in all; Q is the mass that q has on S:
+Information inheritance: a context that has seen little takes over what the shorter contexts know of its symbols (Shkarin, "PPM: one
+step to practicality", 2002). Secondary escape estimation: escape probabilities are learned from how often contexts in the same state
+escaped (Bloom, "Solving the problems of context modeling", 1998, PPMZ; Shkarin). Blending runs from order -1 up (as in Bunton's
+executable taxonomy, 1997). Every context has two layers: first the counts of the training text, then those of the stream, which decay.
+q is the distribution so far; a layer has the symbols S with counts c, n in all; Q is the mass of q on S:
 
     q'(s) = (1 - e) ((1 - h) c(s) / n + h q(s) / Q)      s in S
-    q'(s) = e q(s) / (1 - Q)                             other symbols          e = 0 where S is all that is left
+    q'(s) = e q(s) / (1 - Q)                             other symbols          e = 0 if S is all that is left
 
-    h   inheritance: 0.6 for every layer (learning it online per state found the same and cost 0.002 bits/char)
-    e   SEE[layer][n][types][flag][logit of Q], between the two nearest of 24 points of Q; after the symbol, the nearest moves towards
-        1 if the symbol was novel to the layer, 0 if not, at the rate 1 / visits down to a floor
+    h   inheritance: 0.6 for every layer (learning it online per state arrived at the same value and cost 0.002 bits/char)
+    e   SEE[layer][n][types][flag][logit of Q], interpolated between the two nearest of 24 points of Q; after the symbol, the nearest
+        point moves towards 1 if the symbol was novel to the layer, towards 0 if not, at the rate 1 / visits, down to a floor
 
-Q is what makes it work: if shorter contexts believe in a symbol that this one has never seen, it is left more often.
-Σ p = 1 by construction; the last step divides by the sum to take away rounding.
+Q matters most: a context escapes more often if the shorter contexts expect a symbol that it has never seen.
+Σ p = 1 by construction; the last step divides by the sum to remove rounding errors.
 
 Measured (featured, 135.4 M characters, order 14; val 120,000 to 180,000; accuracy, bits/char): PPM-C with online weight 16 0.6919, 1.667;
 SEE and inheritance as a discount of at most 0.7 from every count, static and online counts in one layer 0.7046, 1.507; in two
 layers 0.7062, 1.499; inheritance as a discount 0.5 c^0.7 0.7090, 1.482; as the constant share 0.6 0.7138, 1.455.
-
-Expert seam, for compiled code: distribution(chain, see, out) fills out[:128] for the current history, observe(chain, see, symbol)
-learns; `see` is a State (new_state(levels, options); ensure_room of its overlay is the caller's). A caller that has found static rows and
-overlay lists of the character orders itself copies them to see.place.found and see.place.lists, calls blend(chain, see, pool, out)
-with its overlay's pool, whose fast counts the online layers read, and learn_escapes(see, symbol) afterwards: no look-ups of its own.
 """
 
 from __future__ import annotations
@@ -36,9 +30,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba import njit
 
+from charstat.ngram.chain import Counts, Place, build_chain, find, gather, learn, new_counts, new_place
+from charstat.ngram.chain_model import ChainModel
 from charstat.ngram.overlay import DEFAULT_LIMIT, Overlay, new_overlay
-from charstat.ppm.chain import Counts, Place, build_chain, find, gather, learn, new_counts, new_place
-from charstat.ppm.chain_model import ChainModel
 from charstat.symbol_model import best_symbol
 from charstat.tree import SYMBOLS
 
@@ -60,8 +54,8 @@ INSIDE = 1e-6
 
 @dataclass(frozen=True)
 class InheritanceOptions:
-    """max_order: None for the model's. inheritance: h. decay: of online counts. see_floor: the slowest rate of SEE; see_trust: visits
-    that its initial values count for. online=False: static layers only (SEE still learns)."""
+    """max_order: None for the model's. inheritance: h. decay: of online counts. see_floor: the lowest learning rate of SEE. see_trust: how
+    many visits its initial values count as. online=False: static layers only (SEE still learns)."""
 
     max_order: int | None = None
     inheritance: float = 0.6
@@ -125,7 +119,7 @@ def type_bucket(types):
 
 @njit(cache=True, nogil=True, inline="always")
 def apply_layer(layer, online, flag, n_used, scale, see, out):
-    """Let one layer speak: out * scale is q before and after. Returns the new scale. O(types of the layer)."""
+    """Blend one layer in: out * scale is q before and after. Returns the new scale. O(types of the layer)."""
     symbol, count, size = see.counts.symbol[layer], see.counts.count[layer], see.counts.size[layer]
     n, mass = 0.0, 0.0
     for i in range(size):
@@ -172,7 +166,7 @@ def blend(chain, see, pool, out):
     scale = 1.0 / chain.n_used
     see.state[:] = -1
     for k in range(levels):
-        lo, hi = place.found[k, 0], place.found[k, 1]
+        lo, hi = place.row_ranges[k, 0], place.row_ranges[k, 1]
         at, length = place.lists[k, 0], place.lists[k, 1]
         if gather(chain.rows, pool, lo, hi, 0, 0, k, see.counts) > 0:
             scale = apply_layer(k, False, 0, chain.n_used, scale, see, out)
@@ -195,7 +189,7 @@ def distribution(chain, see, out):
 
 @njit(cache=True, nogil=True)
 def learn_escapes(see, symbol):
-    """After the symbol is known: every layer that spoke learns whether it was novel to it."""
+    """Once the symbol is known: every layer that was blended in learns whether the symbol was novel to it."""
     for layer in range(see.state.shape[0]):
         at = see.state[layer]
         if at < 0:

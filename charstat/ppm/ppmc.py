@@ -2,9 +2,8 @@
 
 Cleary and Witten 1984; method C: Moffat, "Implementing the PPM data compression scheme", 1990. In the longest context that was
 seen, n counts of d types: a symbol seen c times has c / (n + d), and d / (n + d) is the probability of an escape to the next
-shorter context, where the symbols that a longer context has offered are excluded: their counts leave n, the types stay in d.
-Order -1 is uniform over the symbols that are left. Where an order offers all that are left, there is nothing to escape to,
-and its escape has probability 0.
+shorter context. Symbols that a longer context offered are excluded there: their counts leave n, the types stay in d.
+Order -1 is uniform over the symbols that are left. If an order offers all that are left, its escape has probability 0.
 
     "abracadabra", orders 2, 1, 0, over a 256-symbol alphabet (the example of Cleary and Teahan, "Unbounded length contexts for PPM", 1997)
     after "ra":  order 2  c 1                    escape 1     P(c) = 1/2
@@ -12,8 +11,8 @@ and its escape has probability 0.
                  order 0  a 5 b 2 c 1 d 1 r 2    escape 5     P(r) = 1/2 * 3/6 * 2/(5 + 2 + 5)
                  order -1                                     P(t) = 1/2 * 3/6 * 5/12 * 1/(256 - 5)
 
-Escape probabilities, e / (n + e) but for D (t1 = types seen once, among those not excluded; a type seen less often than once, as
-recency weighting makes them, counts as that part of a type):
+Escape probabilities are e / (n + e), except for D. t1: types seen once, among those not excluded; a decayed count below 1 counts as
+that fraction of a type.
 
     A  e = 1        Cleary and Witten 1984
     C  e = d        Moffat 1990
@@ -22,14 +21,10 @@ recency weighting makes them, counts as that part of a type):
 
     start="longest"         as published: the longest context that was seen
     start="deterministic"   the shortest context with one type only, else the longest (Cleary, Teahan and Witten 1995, PPM*)
-    update_exclusion=True   lower orders count only where longer ones had not seen the symbol: continuation counts (continuation.py)
+    update_exclusion=True   lower orders count a symbol only if longer ones had not seen it: continuation counts (ngram/continuation.py)
 
-Static counts and online counts are combined by the rule in chain.py. The defaults of PPMC are the published method with plain
-counts; what pays on text is measured in bench/models.py. PPMd-style refinements are a model of their own: inheritance.py.
-
-Expert seam, for compiled code: distribution(chain, ppm, out) fills out[:128] for the current history, observe(chain, ppm, symbol)
-learns; ppm is a State (NamedTuple of arrays; ensure_room of its overlay is the caller's). A caller that has found static rows and
-overlay lists of the character orders itself calls chain.gather for each level and then blend(counts, chain, method, top, out).
+Static and online counts are combined by the rule in ngram/chain.py. The defaults of PPMC are the published method with plain counts;
+bench/models.py measures the variants. Information inheritance and SEE are a model of their own: inheritance.py.
 """
 
 from __future__ import annotations
@@ -41,10 +36,10 @@ import numpy as np
 from numba import njit
 
 from charstat.errors import ContextError
+from charstat.ngram.chain import Counts, Place, build_chain, gather_all, learn, new_counts, new_place
+from charstat.ngram.chain_model import ChainModel
+from charstat.ngram.continuation import with_continuation
 from charstat.ngram.overlay import DEFAULT_LIMIT, Overlay, new_overlay
-from charstat.ppm.chain import Counts, Place, build_chain, gather_all, learn, new_counts, new_place
-from charstat.ppm.chain_model import ChainModel
-from charstat.ppm.continuation import with_continuation
 from charstat.symbol_model import best_symbol
 from charstat.tree import SYMBOLS
 
@@ -54,12 +49,12 @@ if TYPE_CHECKING:
 ESCAPE_METHODS = ("A", "C", "D", "X")
 STARTS = ("longest", "deterministic")
 A, C, D, X = range(4)
-TUNED = {"online_weight": 32.0, "decay": 0.8, "start": "deterministic"}  # PPMC(model, **TUNED): what pays on text
+TUNED = {"online_weight": 32.0, "decay": 0.8, "start": "deterministic"}  # PPMC(model, **TUNED): tuned on text
 
 
 @dataclass(frozen=True)
 class PPMOptions:
-    """escape: see ESCAPE_METHODS. max_order: None for the model's. The weights and decays: chain.py's combination rule.
+    """escape: see ESCAPE_METHODS. max_order: None for the model's. The weights and the decay: the combination rule of ngram/chain.py.
 
     online: learn counts while observing. Defaults: the published method, every observation counting 1 wherever it was made.
     """
@@ -81,7 +76,7 @@ class PPMOptions:
 
 
 class State(NamedTuple):
-    """A PPM stream: where it is, what it has counted online, scratch."""
+    """A PPM stream: its place, its online counts, scratch."""
 
     place: Place
     overlay: Overlay
@@ -133,14 +128,14 @@ def blend(counts, chain, method, top, excluded, out):
             continue
         left -= offered
         escape = 1.0 if method == A else types if method == C else once + 1.0
-        whole = n + escape
+        total = n + escape
         if method == D:  # the escape's share: half of a first count for every type, excluded or not
             escape = 0.5 * types
-            whole = n - halves + escape
+            total = n - halves + escape
         if left == 0:
-            whole -= escape
+            total -= escape
             escape = 0.0
-        share = mass / whole
+        share = mass / total
         for i in range(size):
             s = symbol[i]
             if not excluded[s]:
@@ -209,7 +204,7 @@ class PPMC(ChainModel):
     @property
     def n_bytes(self) -> int:
         overlay = self.state.overlay if self.state else None
-        return self.chain.lower.nbytes + (sum(a.nbytes for a in overlay) if overlay else 0)
+        return self.chain.continued.nbytes + (sum(a.nbytes for a in overlay) if overlay else 0)
 
     def _fill(self, out: np.ndarray) -> None:
         distribution(self.chain, self.state, out)

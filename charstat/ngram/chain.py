@@ -1,18 +1,17 @@
-"""The chain of character contexts: the orders that a model has, from order 0 up, with their static and their online counts.
+"""The chain of character contexts: a model's orders, from order 0 up, with their static and their online counts.
 
-PPM, context-tree weighting and Kneser-Ney all read the same thing: for the current history, the counts of the next symbol in
-each of its suffixes. The static part comes from the model's count tables, never counted again; the online part is kept in the
-format of ngram/overlay.py (decays of its own), so that a stream which has both already can hand its lists in unchanged.
+PPM, context-tree weighting and Kneser-Ney read the same counts: those of the next symbol in every suffix of the history. The
+static counts are the model's own tables. The online counts are lists of ngram/overlay.py, with a decay of their own.
 
     combination rule      count = static_weight * static + online_weight * online,   a type if either part has it
     online                the symbol that came: + 1; the others of its context: * decay (the overlay's fast counts)
     halving               the overlay's slow counts do not decay here: when one passes 2,047, all of its context is halved (Moffat 1990)
 
-Tables may skip orders (o6, o8, o11): the chain then has longer steps. A context that the training text lacks has no longer
-ones there either, so that look-ups stop at the first miss (static and online apart).
+Tables may skip orders (o6, o8, o11): the chain then takes longer steps. If a context was never seen, no longer one was either, so
+the lookups stop at the first miss (separately for static and online counts).
 
-    find      rows and lists of every level for the current history          once per symbol
-    gather    one level's symbols and counts, both parts combined            Counts.symbol[k, :n], Counts.count[k, :n]
+    find      static rows and online lists of every level for the current history      once per symbol
+    gather    one level's symbols and counts, static and online combined               Counts.symbol[k, :n], Counts.count[k, :n]
     learn     count a symbol online, at the levels asked for, and move on
 """
 
@@ -26,7 +25,7 @@ from numba import njit
 from charstat.errors import ContextError
 from charstat.ngram.hashing import CHARS, char_identity, mix64, push_symbol
 from charstat.ngram.overlay import FAST, U0, UNIT, count_symbol, entry_count, entry_symbol, find_slot, slot_list
-from charstat.ngram.table import find_context, identity_bits, row_count, row_symbol
+from charstat.ngram.table import bucket_of, find_context, identity_bits, row_count, row_symbol
 from charstat.tree import ESCAPE, SYMBOLS
 
 if TYPE_CHECKING:
@@ -34,17 +33,17 @@ if TYPE_CHECKING:
     from charstat.model import Model
     from charstat.ngram.contexts import Context
 
-POSITION, FOUND, START, TOUCHED = range(4)  # in Place.at
+POSITION, READY, TEXT_START, TOUCHED = range(4)  # in Place.at
 U1 = np.uint64(1)
 NO_DECAY = 65536
 ONE = 1.0 / UNIT
 
 
 class Chain(NamedTuple):
-    """The static side: one entry per level in the first arrays. Columns are the model's own, not copied."""
+    """The static side: K levels, one entry each in the first arrays. Columns are the model's own, not copied."""
 
     param: np.ndarray  # int64 [K]: the orders, rising
-    width: np.ndarray
+    width: np.ndarray  # int64 [K]: bits of an identity
     bits: np.ndarray
     start_bits: np.ndarray
     bucket_at: np.ndarray
@@ -53,19 +52,19 @@ class Chain(NamedTuple):
     buckets: np.ndarray  # uint32
     records: np.ndarray  # uint64
     rows: np.ndarray  # uint32
-    lower: np.ndarray  # uint32: rows with continuation counts (continuation.py), of the levels that have them
-    lower_at: np.ndarray  # int64 [K]: where a level's start in `lower`; -1: it has plain counts only
+    continued: np.ndarray  # uint32: rows with continuation counts (continuation.py), of the levels that have them
+    continued_at: np.ndarray  # int64 [K]: where a level's rows start in `continued`; -1 if it has plain counts only
     used: np.ndarray  # uint8 [128]: 1 for symbols with a leaf
     n_used: int
 
 
 class Place(NamedTuple):
-    """Where the stream is, and what it found there."""
+    """The current position of a stream, and the rows and lists found for it."""
 
-    at: np.ndarray  # int64 [4]: symbols learned from, whether find() ran since the last, where the text starts, what find() touched
+    at: np.ndarray  # int64 [4]: symbols observed; 1 once find() has run for this history; where the text starts; what find() touched
     history: np.ndarray  # uint64 [5] (hashing.push_symbol; class words unused)
     keys: np.ndarray  # uint64 [K]: online keys, 0 where the context does not exist yet
-    found: np.ndarray  # int64 [K, 2]: static rows
+    row_ranges: np.ndarray  # int64 [K, 2]: first static row, end
     slots: np.ndarray  # int64 [K]
     lists: np.ndarray  # int64 [K, 2]: online offset, length
 
@@ -99,82 +98,96 @@ def used_symbols(alphabet: Alphabet) -> np.ndarray:
 
 
 def build_chain(model: Model, max_order: int | None = None) -> Chain:
-    """The chain over a model's character orders."""
+    """The chain of a model's character orders."""
     chosen = select_orders(model, max_order)
     entries = [model.manifest["tables"][c.name] for c in chosen]
-    places = [np.array([e[n] for e in entries], np.int64) for n in ("bits", "start_bits", "bucket_at", "record_at", "row_at")]
-    columns = model.columns
+    fields = {n: np.array([e[n] for e in entries], np.int64) for n in ("bits", "start_bits", "bucket_at", "record_at", "row_at")}
     used = used_symbols(model.alphabet)
     return Chain(
-        np.array([c.param for c in chosen], np.int64), np.array([identity_bits(c) for c in chosen], np.int64), *places,
-        columns["buckets"], columns["records"], columns["rows"],
-        np.zeros(0, np.uint32), np.full(len(chosen), -1, np.int64), used, int(used.sum()),
-    )  # fmt: skip
+        param=np.array([c.param for c in chosen], np.int64),
+        width=np.array([identity_bits(c) for c in chosen], np.int64),
+        **fields,
+        **{name: model.columns[name] for name in ("buckets", "records", "rows")},
+        continued=np.zeros(0, np.uint32),
+        continued_at=np.full(len(chosen), -1, np.int64),
+        used=used,
+        n_used=int(used.sum()),
+    )
 
 
 def new_place(levels: int) -> Place:
+    """The place of a stream that has seen nothing."""
     return Place(
-        np.zeros(4, np.int64), np.zeros(5, np.uint64), np.zeros(levels, np.uint64),
-        np.zeros((levels, 2), np.int64), np.zeros(levels, np.int64), np.zeros((levels, 2), np.int64),
-    )  # fmt: skip
+        at=np.zeros(4, np.int64),
+        history=np.zeros(5, np.uint64),
+        keys=np.zeros(levels, np.uint64),
+        row_ranges=np.zeros((levels, 2), np.int64),
+        slots=np.zeros(levels, np.int64),
+        lists=np.zeros((levels, 2), np.int64),
+    )
 
 
 def start_text(place: Place) -> None:
     """Go to the start of a text: the history is forgotten, what was learned is not."""
     place.history[:] = 0
-    place.at[START] = place.at[POSITION]
-    place.at[FOUND] = 0
+    place.at[TEXT_START] = place.at[POSITION]
+    place.at[READY] = 0
 
 
 def new_counts(levels: int, static: float = 1.0, online: float = 1.0, decay: float = 1.0) -> Counts:
+    """Room for the counts of `levels` levels, with the weights and the decay of the combination rule."""
     return Counts(
-        np.zeros((levels, SYMBOLS), np.int64), np.zeros((levels, SYMBOLS)), np.zeros(levels, np.int64),
-        np.zeros(SYMBOLS, np.int64), np.array([static, online]), round(decay * 65536),
-    )  # fmt: skip
+        symbol=np.zeros((levels, SYMBOLS), np.int64),
+        count=np.zeros((levels, SYMBOLS)),
+        size=np.zeros(levels, np.int64),
+        where=np.zeros(SYMBOLS, np.int64),
+        weights=np.array([static, online]),
+        decay_factor=round(decay * 65536),
+    )
 
 
 @njit(cache=True, nogil=True)
 def find(chain, place, overlay):
-    """Find static rows and online lists of every level for the current history.
+    """Find the static rows and the online list of every level for the current history.
 
-    What a look-up reads first is touched for all levels before the first one needs it: the cache misses of different levels do not
-    wait for each other.
+    The first passes touch the memory that the lookups will read, one access per pass for all levels, so that the cache misses of
+    different levels overlap.
     """
-    at, keys, found, slots = place.at, place.keys, place.found, overlay.slots
-    if at[FOUND]:
+    at, keys, row_ranges, slots = place.at, place.keys, place.row_ranges, overlay.slots
+    if at[READY]:
         return
     buckets, records = chain.buckets, chain.records
     mask = slots.shape[1] - 1
     levels = 0
     touched = U0
-    while levels < chain.param.shape[0] and at[POSITION] - at[START] >= chain.param[levels]:
+    while levels < chain.param.shape[0] and at[POSITION] - at[TEXT_START] >= chain.param[levels]:
         k = levels
         keys[k] = char_identity(CHARS, chain.param[k], place.history)
-        found[k, 0] = chain.bucket_at[k] + np.int64(keys[k] >> np.uint64(chain.width[k] - chain.bits[k]))
+        row_ranges[k, 0] = chain.bucket_at[k] + bucket_of(keys[k], chain.width[k], chain.bits[k])
         touched ^= slots[k, np.int64(mix64(keys[k] + U1) >> np.uint64(20)) & mask, 0]
         levels += 1
     for k in range(levels):
-        found[k, 0] = chain.record_at[k] + np.int64(buckets[found[k, 0]])
+        row_ranges[k, 0] = chain.record_at[k] + np.int64(buckets[row_ranges[k, 0]])
     for k in range(levels):
-        touched ^= records[found[k, 0]]
-    at[TOUCHED] = np.int64(touched)  # subtle: used, so that the reads stay
+        touched ^= records[row_ranges[k, 0]]
+    at[TOUCHED] = np.int64(touched)  # subtle: stored, so that the compiler keeps the reads
     static = True
     for k in range(chain.param.shape[0]):
-        found[k, 0], found[k, 1] = 0, 0
+        row_ranges[k, 0], row_ranges[k, 1] = 0, 0
         place.lists[k, 1] = 0
         if k >= levels:
             keys[k] = U0
             continue
         if static:
-            start, end = find_context(
+            _, start, end = find_context(
                 keys[k], chain.width[k], chain.bits[k], chain.start_bits[k], buckets, chain.bucket_at[k], records, chain.record_at[k]
             )
-            found[k, 0], found[k, 1] = chain.row_at[k] + start, chain.row_at[k] + end
+            row_ranges[k, 0], row_ranges[k, 1] = chain.row_at[k] + start, chain.row_at[k] + end
             static = end > start
         keys[k] = mix64(keys[k] + U1)
         place.slots[k] = find_slot(slots, k, keys[k])
         place.lists[k, 0], place.lists[k, 1] = slot_list(slots, k, place.slots[k])
-    at[FOUND] = 1
+    at[READY] = 1
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -211,10 +224,10 @@ def gather_all(chain, place, overlay, counts):
     """find() and gather() at every level."""
     find(chain, place, overlay)
     for k in range(chain.param.shape[0]):
-        lo, hi = place.found[k, 0], place.found[k, 1]
-        if chain.lower_at[k] >= 0:
-            shift = chain.lower_at[k] - chain.row_at[k]
-            gather(chain.lower, overlay.pool, lo + shift, hi + shift, place.lists[k, 0], place.lists[k, 1], k, counts)
+        lo, hi = place.row_ranges[k, 0], place.row_ranges[k, 1]
+        if chain.continued_at[k] >= 0:
+            shift = chain.continued_at[k] - chain.row_at[k]
+            gather(chain.continued, overlay.pool, lo + shift, hi + shift, place.lists[k, 0], place.lists[k, 1], k, counts)
         else:
             gather(chain.rows, overlay.pool, lo, hi, place.lists[k, 0], place.lists[k, 1], k, counts)
 
@@ -235,4 +248,4 @@ def move_on(place, symbol):
     """Advance the history by one symbol; nothing is counted."""
     push_symbol(place.history, symbol, 0)
     place.at[POSITION] += 1
-    place.at[FOUND] = 0
+    place.at[READY] = 0

@@ -1,11 +1,11 @@
-"""ChainModel: what the models on the chain of character contexts (PPM, context-tree weighting, Kneser-Ney) share in Python."""
+"""ChainModel: the Python side that PPM, context-tree weighting and Kneser-Ney share."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from charstat.ngram.chain import POSITION, READY, Chain, start_text
 from charstat.ngram.overlay import ensure_room
-from charstat.ppm.chain import FOUND, POSITION, Chain, start_text
 from charstat.symbol_model import SymbolModel
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class ChainModel(SymbolModel):
     """A SymbolModel on a Chain.
 
-    state: a NamedTuple with a `place`, and an `overlay` where it counts online. overlay_limit: contexts that each level of the overlay
-    holds before it forgets the older half; None: nothing is counted in an overlay.
+    state: a NamedTuple with a `place`, and with an `overlay` if the model counts online. overlay_limit: how many contexts each level
+    of the overlay may hold before it forgets the older half; None if the model counts nothing in an overlay.
     """
 
     def __init__(self, model: Model, chain: Chain, overlay_limit: int | None = None):
@@ -36,5 +36,5 @@ class ChainModel(SymbolModel):
         s = self.state
         overlay = ensure_room(s.overlay, self.block_symbols, self._clock(), self._limit)
         if overlay is not s.overlay:
-            s.place.at[FOUND] = 0
+            s.place.at[READY] = 0
             self.state = s._replace(overlay=overlay)
