@@ -34,7 +34,9 @@ def made_text(chars: int) -> str:
     """Text of every kind of character: words of Zipf's frequencies, names, numbers, quotes, headings, characters too rare for a symbol."""
     r = random.Random(9)
     letters = "etaoinshrdlucmfwypvbgkjqxz"
-    words = ["".join(r.choice(letters[: 6 + r.randrange(20)]) for _ in range(1 + min(r.randrange(9), r.randrange(12)))) for _ in range(3000)]
+    words = [
+        "".join(r.choice(letters[: 6 + r.randrange(20)]) for _ in range(1 + min(r.randrange(9), r.randrange(12)))) for _ in range(3000)
+    ]
     rare = [chr(0x4E00 + i) for i in range(150)]
     out, n = [], 0
     while n < chars:
