@@ -10,10 +10,10 @@ import time
 from contextlib import nullcontext
 
 from charstat.alphabet import Alphabet
-from charstat.comparison import needed_contexts
 from charstat.ctw.model import TUNED, estimator_code
 from charstat.ngram.contexts import select_contexts
 from charstat.ngram.words import model_symbol_info
+from charstat.registry import needed_contexts
 
 ORDER = 14
 START_CHARS = 1000  # of a first call that loads the compiled kernels

@@ -1,16 +1,14 @@
 """Compare the models that stand on one model's count tables: accuracy, bits per character, speed, memory.
 
-    python bench/models.py MODEL_DIR TEXT_FILE --start 120000 --chars 60000 --models ppmc,ppm,inherit,ctw,kn --order 11
+    python bench/models.py MODEL_DIR TEXT_FILE --start 120000 --chars 60000 --models ppm,ppm-inherit,ctw --order 11
 
-    kn        interpolated modified Kneser-Ney, static
-    ppmc      PPM-C as published, every count 1 wherever it was made
-    ppm       PPM-C with online counts weighted and fading, and deterministic contexts first
-    inherit   PPM with information inheritance and SEE
-    ctw-kt1   context-tree weighting as published, KT, every count 1
-    ctw       context-tree weighting, adaptive estimator, online counts weighted and fading; ctw-kt, ctw-zr: the other estimators
-    mix       the mixture (mixers/)
+The models are those of charstat/registry.py (`--help` lists them), and variants of them that only this benchmark runs:
 
-Every row is a run from reset(), with a full distribution at every character (but for mix, which searches the most likely one), in one thread.
+    ppm-a, -d, -x    ppm with another escape method        ppm-ue         ppm with update exclusion
+    ppm-longest      ppm, starting at the longest context  ppm-inherit-static   ppm-inherit, nothing learned online
+    ctw-kt           ctw with the KT estimator             ctw-kt1        CTW as published: KT, every count weighs 1
+
+Every row is a run from reset(), with a full distribution at every character (except of the mixture, which searches for the most likely symbol), in one thread.
 Speeds are characters per second of CPU time, so that a busy machine does not count; --repeats for their minimum, median and maximum:
 guesses and bits, and in the column `all/s` the median of distributions(), which hands the probabilities of all symbols out. `own MB` is what the model holds beside the tables, after the run; `opened` the seconds to open it.
 """
@@ -22,33 +20,27 @@ import hashlib
 import resource
 import statistics
 import time
+from dataclasses import asdict
 
 import numpy as np
 
 from charstat.charmodel_api import evaluate
-from charstat.ctw import CTW_TUNED, ContextTreeWeighting
+from charstat.ctw.model import CTWOptions
 from charstat.model import Model
-from charstat.ngram.interpolated import KneserNey
-from charstat.ppm import PPMC, PPMC_TUNED, InheritingPPM
+from charstat.registry import CHARACTER_ORDERS, ENTRIES, MODELS, model_named
 from charstat.tree import SYMBOLS
 
-MODELS = {
-    "kn": (KneserNey, {}),
-    "ppmc": (PPMC, {}),
-    "ppm": (PPMC, PPMC_TUNED),
-    "ppm-a": (PPMC, {**PPMC_TUNED, "escape": "A"}),
-    "ppm-d": (PPMC, {**PPMC_TUNED, "escape": "D"}),
-    "ppm-x": (PPMC, {**PPMC_TUNED, "escape": "X"}),
-    "ppm-ue": (PPMC, {**PPMC_TUNED, "update_exclusion": True}),
-    "ppm-longest": (PPMC, {**PPMC_TUNED, "start": "longest"}),
-    "inherit": (InheritingPPM, {}),
-    "inherit-static": (InheritingPPM, {"online": False}),
-    "ctw-kt1": (ContextTreeWeighting, {}),
-    "ctw-kt": (ContextTreeWeighting, {**CTW_TUNED, "estimator": "kt"}),
-    "ctw-zr": (ContextTreeWeighting, {**CTW_TUNED, "estimator": "zero-redundancy"}),
-    "ctw": (ContextTreeWeighting, CTW_TUNED),
-    "mix": (None, {}),
+VARIANTS = {  # of a model in the registry, by options
+    "ppm-a": ("ppm", {"escape": "A"}),
+    "ppm-d": ("ppm", {"escape": "D"}),
+    "ppm-x": ("ppm", {"escape": "X"}),
+    "ppm-ue": ("ppm", {"update_exclusion": True}),
+    "ppm-longest": ("ppm", {"start": "longest"}),
+    "ppm-inherit-static": ("ppm-inherit", {"online": False}),
+    "ctw-kt": ("ctw", {"estimator": "kt"}),
+    "ctw-kt1": ("ctw", asdict(CTWOptions())),
 }
+DEFAULT = [entry.name for entry in ENTRIES if entry.contexts == CHARACTER_ORDERS]
 WARM_UP_CHARS = 300  # compiles
 
 
@@ -56,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("text")
-    parser.add_argument("--models", default="kn,ppmc,ppm,inherit,ctw-kt1,ctw", help=f"of {', '.join(MODELS)}")
+    parser.add_argument("--models", default=",".join(DEFAULT), help=f"with commas: {', '.join([*MODELS, *VARIANTS])}")
     parser.add_argument("--order", default="", help="highest order, or several: 8,11; empty: the model's")
     parser.add_argument("--start", type=int, default=120_000, help="first character of the window")
     parser.add_argument("--chars", type=int, default=60_000)
@@ -74,16 +66,15 @@ def main() -> None:
     print(f"model {args.model}: {about['chars']:,} characters, {model.n_bytes / 1e6:,.0f} MB of tables{start}")
     print(f"text {args.text} [{args.start:,} : {args.start + len(text):,}], sha256 {digest}; one thread")
     print(
-        f"{'model':15}{'order':>6}{'accuracy':>10}{'bits/char':>11}{'chars/s':>10}{'min':>9}{'max':>9}{'all/s':>9}{'own MB':>9}{'opened':>9}"
+        f"{'model':20}{'order':>6}{'accuracy':>10}{'bits/char':>11}{'chars/s':>10}{'min':>9}{'max':>9}{'all/s':>9}{'own MB':>9}{'opened':>9}"
     )
     for order in [int(o) if o else None for o in args.order.split(",")]:
         for name in args.models.split(","):
-            make, options = MODELS[name]
+            base, options = VARIANTS.get(name, (name, {}))
+            if order and model_named(base).contexts == CHARACTER_ORDERS:
+                options = {**options, "max_order": order}
             started = time.perf_counter()
-            if make is None:
-                stream = model.stream()
-            else:
-                stream = make(model, max_order=order, **options)
+            stream = model.char_model(base, **options)
             opened = time.perf_counter() - started
             evaluate(stream, text[:WARM_UP_CHARS])
             stream.reset()
@@ -99,7 +90,7 @@ def main() -> None:
                 full.append(len(rows) / (time.process_time() - started))
             speeds.sort()
             print(
-                f"{name:15}{order or model.order:6}{r.accuracy:10.4f}{r.bits_per_char:11.4f}{statistics.median(speeds):10,.0f}"
+                f"{name:20}{order or model.order:6}{r.accuracy:10.4f}{r.bits_per_char:11.4f}{statistics.median(speeds):10,.0f}"
                 f"{speeds[0]:9,.0f}{speeds[-1]:9,.0f}{statistics.median(full):9,.0f}{getattr(stream, 'n_bytes', 0) / 1e6:9,.0f}{opened:8.1f}s",
                 flush=True,
             )

@@ -26,6 +26,7 @@ import click
 from charstat import __version__
 from charstat.errors import CharstatError, CorpusError, GateMissed, ResourceError
 from charstat.facts import HUB_NAME, MODELS, check_out, corpus_of, default_out, describe, model_facts, newest_model
+from charstat.registry import DEFAULT_MODEL, ENTRIES, FORMER_NAMES, check_models, parse_models, use_warm_start
 
 if TYPE_CHECKING:
     from charstat.model import Model
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ORDER, DEFAULT_CHARS, DEFAULT_GATE = 8, 60_000, 0.70
 INTERRUPTED = 130
+ALL_MODELS = f"There are {', '.join(entry.name for entry in ENTRIES)}."
 SAMPLE_NOTE = "embedded sample, NOT WikiText: its numbers say nothing about WikiText-103"
 
 
@@ -111,8 +113,8 @@ def cli(debug: bool) -> None:
 @click.option("--order", default=DEFAULT_ORDER, show_default=True, metavar="K", help="The highest character order, 1 to 24.")
 @click.option("--contexts", metavar="NAMES",
               help="A preset or a comma list of names; `charstat inspect --contexts` prints them.  [default: what the models need]")  # fmt: skip
-@click.option("--models", default="mix", show_default=True, metavar="NAMES",
-              help="What to build it for, the first for eval: of ppm, ppmc, ppmd, ctw, ngram, match, mix, advised.")  # fmt: skip
+@click.option("--models", default=DEFAULT_MODEL, show_default=True, metavar="NAMES",
+              help=f"The models to build for, with commas; eval opens the first. {ALL_MODELS}")  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Take only the first N characters of train.")
 @click.option("--held-out", type=click.IntRange(0), default=0, show_default=True, metavar="N",
               help="Do not count the last N of these characters: the mixture learns its start from them.")  # fmt: skip
@@ -141,19 +143,14 @@ def build(
     corpus = open_corpus(HUB_NAME if data is None else data)
     steps = Steps()
     with steps("loading the compiled kernels"):
-        from charstat.comparison import check_models, needed_contexts, parse_models
-        from charstat.counting import build_model, choose_backend, energy_meter
-        from charstat.ngram.contexts import select_contexts
+        from charstat.counting import CountingPlan, build_model, choose_backend, energy_meter
         from charstat.storage import DirectoryColumns
 
-    wanted = parse_models(models)
-    contexts = needed_contexts(wanted) if contexts is None else contexts
-    chosen = select_contexts(contexts, order)
-    check_models(wanted, chosen)
-    if held_out and not {"mix", "advised"} & set(wanted):
-        note(
-            f"--held-out is of use for mix and advised alone, and this model is built for {', '.join(wanted)}: eval --models mix begins with its start"
-        )
+    plan = CountingPlan.of(order, contexts, _models(models), held_out)
+    contexts, wanted = plan.preset, list(plan.models)
+    if held_out and not use_warm_start(wanted):
+        users = " and ".join(use_warm_start(entry.name for entry in ENTRIES))
+        note(f"--held-out: only {users} use the warm start, and this model is built for {', '.join(wanted)}")
     engine, _ = choose_backend(backend, threads, memory)
 
     def place() -> Path:
@@ -182,7 +179,7 @@ def build(
         target = place()
         text, reading = read()
     read_s = time.perf_counter() - started
-    with steps.build(chosen, wanted, held_out / max(1, len(text) - held_out)) as progress:
+    with steps.build(plan.contexts, wanted, held_out / max(1, len(text) - held_out)) as progress:
         model = build_model(
             text, order=order, contexts=contexts, models=wanted, held_out_chars=held_out, backend=backend, threads=threads, memory_bytes=memory,
             out=target, data=describe(corpus) | {"split": "train", "limit": limit}, read=reading, progress=progress,
@@ -200,7 +197,7 @@ def build(
               help="Score the first N characters; 0: all.")  # fmt: skip
 @click.option("--gate", type=float, default=DEFAULT_GATE, show_default=True, metavar="A", callback=_check_gate,
               help="The accuracy to reach; exit status 4 below it.")  # fmt: skip
-@click.option("--models", metavar="NAMES", help="Compare models on the same tables: of ppm, ppmc, ppmd, ctw, ngram, match, mix, advised.")
+@click.option("--models", metavar="NAMES", help=f"Compare these models on the same tables, with commas. {ALL_MODELS}")
 @click.option("--ablate", is_flag=True, help="Also print what each source of the mixture is worth.")
 @_json
 @click.pass_context
@@ -219,14 +216,14 @@ def evaluate_command(
     from charstat.report import show_eval
 
     split = normalise_split(split)
-    chosen = None if models is None else _parse_models(models)
+    chosen = None if models is None else _models(models)
     corpus = None if data is None else open_corpus(data)
     path = newest_model() if path is None else path
     steps = Steps()
     model = _load(path, steps)
     built_from = model.manifest.get("data") or {}
-    chosen = _parse_models(model.models[0]) if chosen is None else chosen
-    _check_models(chosen, model)
+    chosen = parse_models(model.models[:1]) if chosen is None else chosen
+    check_models(chosen, model.contexts)
     corpus = corpus_of(built_from, path) if corpus is None else corpus
     with steps.reading(corpus.name) as progress:
         text = corpus.text(split, chars or None, progress)
@@ -237,7 +234,7 @@ def evaluate_command(
         notes.append(f"the split has {len(text):,} characters, not the {chars:,} asked for")
     if split == "train":
         notes.append("the model may have been counted from this very text: this is no measure of how it predicts")
-    if model.start_chars and {"mix", "advised"} & set(chosen):
+    if model.start_chars and use_warm_start(chosen):
         sources = ", the table of sources with nothing learned" if ablate else ""
         notes.append(f"the mixture begins with what it learned from {model.start_chars:,} held-out characters of train{sources}")
     facts = {
@@ -351,16 +348,15 @@ def contest(
     ctx.exit(exit_status(result))
 
 
-def _parse_models(names: str) -> list[str]:
-    from charstat.comparison import parse_models
+def _models(names: str) -> list[str]:
+    """The models of a list with commas; a note on stderr for each that was given its former name."""
+    from charstat.progress import note
 
-    return parse_models(names)
-
-
-def _check_models(names: list[str], model: Model) -> None:
-    from charstat.comparison import check_models
-
-    check_models(names, model.contexts)
+    chosen = parse_models(names)
+    for name in dict.fromkeys(map(str.strip, names.split(","))):
+        if name in FORMER_NAMES:
+            note(f"the model {name} is now called {FORMER_NAMES[name]}; the next version will not know the old name")
+    return chosen
 
 
 def _load(path: str, steps: Steps) -> Model:

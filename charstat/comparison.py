@@ -6,103 +6,17 @@ The models share the tables: nothing is counted again. Each is evaluated from it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from charstat.charmodel_api import CharModel, evaluate
-from charstat.errors import ContextError
-from charstat.model import Model
-from charstat.ngram.contexts import Context
-from charstat.ngram.hashing import CHARS
+from charstat.registry import ENTRIES, Entry, model_named, unreadable
+
+if TYPE_CHECKING:
+    from charstat.model import Model
 
 WARM_UP_CHARS = 64
-
-
-def _ppm(model: Model) -> CharModel:
-    from charstat.ppm import PPMC, PPMC_TUNED
-
-    return PPMC(model, **PPMC_TUNED)
-
-
-def _ppmc(model: Model) -> CharModel:
-    from charstat.ppm import PPMC
-
-    return PPMC(model)
-
-
-def _ppmd(model: Model) -> CharModel:
-    from charstat.ppm import InheritingPPM
-
-    return InheritingPPM(model)
-
-
-def _ctw(model: Model) -> CharModel:
-    from charstat.ctw import CTW_TUNED, ContextTreeWeighting
-
-    return ContextTreeWeighting(model, **CTW_TUNED)
-
-
-def _ngram(model: Model) -> CharModel:
-    from charstat.ngram.interpolated import KneserNey
-
-    return KneserNey(model)
-
-
-def _match(model: Model) -> CharModel:
-    return model.stream(contexts=())
-
-
-def _mix(model: Model) -> CharModel:
-    return model.stream()
-
-
-def _advised(model: Model) -> CharModel:
-    from charstat.mixers.combine import AdvisedMixture
-
-    experts = [_ppmd(model), _ctw(model)]
-    return AdvisedMixture(model.stream(experts=len(experts)), experts)
-
-
-MODELS: dict[str, tuple[str, Callable[[Model], CharModel]]] = {
-    "ppm": ("PPM-C, online counts weighted and fading, deterministic contexts first", _ppm),
-    "ppmc": ("PPM-C as published, all counts alike", _ppmc),
-    "ppmd": ("PPM with information inheritance and SEE", _ppmd),
-    "ctw": ("context-tree weighting, adaptive estimator", _ctw),
-    "ngram": ("interpolated modified Kneser-Ney, static counts only", _ngram),
-    "match": ("the match model alone, over a learned bias", _match),
-    "mix": ("the mixture", _mix),
-    "advised": ("the mixture, with ppmd and ctw as experts", _advised),
-}
-
-
-CHAIN_MODELS = ("ppm", "ppmc", "ppmd", "ctw", "ngram")  # these read the character orders alone, from order 0 on
-WEIGHTED_MODELS = ("ctw", "advised")  # these have the weights of a context tree
-
-
-def needed_contexts(models: Sequence[str]) -> str:
-    """The --contexts that these models read: a preset or a name. The match model looks at the stream alone, not at any table."""
-    if set(models) - {*CHAIN_MODELS, "match"}:
-        return "default"
-    return "chars" if set(models) & set(CHAIN_MODELS) else "o0"
-
-
-def check_models(models: Sequence[str], contexts: Iterable[Context]) -> None:
-    """ContextError if one of the models reads order 0, and the contexts lack it."""
-    needy = [name for name in models if name in {*CHAIN_MODELS, *WEIGHTED_MODELS}]
-    if needy and not any(c.kind == CHARS and c.param == 0 for c in contexts):
-        raise ContextError(
-            f"no context o0, and the character orders from o0 on are what {', '.join(needy)} read: build with them in --contexts, or without it"
-        )
-
-
-def parse_models(names: str) -> list[str]:
-    """The names of a comma-separated list. ContextError for one that does not exist."""
-    chosen = [n.strip() for n in names.split(",")]
-    for name in chosen:
-        if name not in MODELS:
-            raise ContextError(f"no model is named {name!r}: there are {', '.join(MODELS)}")
-    return list(dict.fromkeys(chosen))
 
 
 def measure(stream: CharModel, text: str, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
@@ -122,12 +36,12 @@ def compare(
     progress: told how many characters the model whose turn it is has done.
     """
     for name in names:
-        about, make = MODELS[name]
+        entry = model_named(name)
         started = time.perf_counter()
-        stream = make(model)
+        stream = entry.open(model)
         opened = time.perf_counter() - started
         row = measure(stream, text, progress)
-        yield {"model": name, "about": about, **row, "opened_s": opened, "passed": row["accuracy"] >= gate}
+        yield {"model": entry.name, "about": entry.about, **row, "opened_s": opened, "passed": row["accuracy"] >= gate}
 
 
 def ablate(model: Model, text: str, progress: Callable[[int, int], None] | None = None) -> Iterator[dict[str, Any]]:
@@ -135,7 +49,7 @@ def ablate(model: Model, text: str, progress: Callable[[int, int], None] | None 
 
     Rows are {source, accuracy, bits_per_char, us_per_char, worth_bits, worth_accuracy}.
 
-    The first row is the mixture as it is, but without the model's start, which is one of all sources together; worth_bits and
+    The first row is the mixture as it is, but without the model's warm start, which was learned with all sources together; worth_bits and
     worth_accuracy of the others are what the source contributes: how much worse the mixture is without it, or better with it.
     us_per_char is what the source takes: a difference of two single timings.
     progress: told how many characters of how many are done, over all rows and the warm-up.
@@ -153,8 +67,8 @@ def ablate(model: Model, text: str, progress: Callable[[int, int], None] | None 
         r = run(stream)
         return {"source": source, "accuracy": r["accuracy"], "bits_per_char": r["bits_per_char"], "us_per_char": 1e6 / r["chars_per_s"]}
 
-    def advised(name: str) -> CharModel:
-        return AdvisedMixture(stream(experts=1), [MODELS[name][1](model)])
+    def advised(expert: Entry) -> CharModel:
+        return AdvisedMixture(stream(experts=1), [expert.open(model)])
 
     stream = partial(model.stream, warm_start=False)
     mixed = [c.name for c in stream().contexts]
@@ -163,8 +77,8 @@ def ablate(model: Model, text: str, progress: Callable[[int, int], None] | None 
         (f"- {name}", 1, partial(stream, contexts=[n for n in mixed if n != name])) for name in mixed
     ]
     variants.append(("- match", 1, partial(stream, match=False)))
-    if "o0" in model.tables:  # the experts read it
-        variants += [(f"+ {name}", -1, partial(advised, name)) for name in ("ppmd", "ctw", "ngram")]
+    for expert in (entry for entry in ENTRIES if entry.is_expert and not unreadable([entry.name], model.contexts)):
+        variants.append((f"+ {expert.name}", -1, partial(advised, expert)))
     run(stream())  # brings the tables into memory, so that the first row is not charged for it
     base = row("mixture", stream())
     yield {**base, "worth_bits": None, "worth_accuracy": None}

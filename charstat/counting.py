@@ -1,11 +1,17 @@
-"""Building a model: text -> symbols -> count tables, through a backend, measured phase by phase.
+"""Building a model: choose a backend -> encode -> count -> weigh -> learn a warm start -> write; each step is one function here.
 
-A backend is an object with `name`, `device`, `synchronize()` and `count(symbols, border, contexts, info, phase)`, which yields
-the vocabulary and a CountTable for every context, in any order (cpu/backend.py, gpu/backend.py). All backends yield the same arrays,
+    plan = CountingPlan.of(order=8)                    what to count, settled before any text is read
+    counted = count_text(text, plan, engine)           the steps that are the training
+    model = counted.model(build={...})                 the Model, in memory or in its directory
+
+build_model does that with a meter, checksums, progress and a report; the contest's entry without, because there seconds are joules.
+
+A backend is an object with `name`, `device`, `synchronize()` and `count(symbols, border, contexts, info, phase)`, which yields the
+vocabulary and a CountTable for every context, in any order (cpu/backend.py, gpu/backend.py). All backends yield the same arrays,
 bit for bit. `weigh(...)` computes the weights of a context tree from the tables of the character orders (ctw/weights.py), for the
-models that have one; those of two backends are the same but for the rounding of logarithms.
+models that use them; the weights of two backends agree but for the rounding of logarithms.
 
-Counting is all the training there is, but for the mixture's start, where text is held out for it (mixers/warm_start.py).
+Counting is all the training there is, except for the mixture's warm start where text is held out for it (mixers/warm_start.py).
 """
 
 from __future__ import annotations
@@ -13,14 +19,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from charstat.alphabet import Alphabet
-from charstat.comparison import WEIGHTED_MODELS, check_models, needed_contexts, parse_models
 from charstat.corpus import text_fingerprint
 from charstat.ctw.model import TUNED as CTW_TUNED
 from charstat.ctw.model import estimator_code
@@ -31,6 +36,7 @@ from charstat.ngram.contexts import DEFAULT_ORDER, Context, select_contexts
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.table import CountTable
 from charstat.ngram.words import SymbolInfo, Vocabulary, model_symbol_info
+from charstat.registry import DEFAULT_MODEL, check_models, needed_contexts, parse_models, wants_tree_weights
 from charstat.storage import DirectoryColumns, MemoryColumns
 from charstat.tree import TreeArrays
 
@@ -64,7 +70,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """What a progress callback is told: `done` of `total` steps, the phase that is running, and which share of it is done, if known."""
+    """What a progress callback is told: the phase that is running, `done` of `total` steps, and the share of the phase done, if known."""
 
     phase: str
     done: int
@@ -87,12 +93,12 @@ def free_memory_bytes() -> int | None:
 def choose_backend(
     backend: str = "auto", threads: int | None = None, memory_bytes: int | None = None, chars: int | None = None
 ) -> tuple[Backend, str]:
-    """The backend of that name and why it was chosen; "auto" takes the GPU where one works and has the memory for `chars`.
+    """The backend of that name and why it was chosen; "auto" takes the GPU if one works and has the memory for `chars`.
 
-    BackendUnavailable if it cannot run here. CuPy is imported here at the earliest, and not for "cpu".
+    BackendUnavailable if it cannot run here. Nothing imports CuPy before this does, and "cpu" never does.
     """
     if backend not in BACKENDS:
-        raise BackendUnavailable(f"no backend is named {backend!r}: there are {', '.join(BACKENDS)}")
+        raise BackendUnavailable(f"there is no backend {backend!r}; choose from {', '.join(BACKENDS)}")
     threads = threads or os.cpu_count() or 1
     why = "asked for"
     if backend != "cpu":
@@ -114,6 +120,184 @@ def choose_backend(
     return CPUBackend(threads, budget), why
 
 
+def hold_out(text: str, chars: int) -> tuple[int, str]:
+    """(how many characters are counted, the last `chars` of the text). UserError if nothing would be left to count."""
+    if not 0 <= chars < len(text):
+        raise UserError(f"cannot hold {chars:,} characters out of a text of {len(text):,}: nothing would be left to count")
+    return len(text) - chars, text[len(text) - chars :]
+
+
+def energy_meter(engine: Backend) -> EnergyMeter:
+    """A fresh meter for one block of work of that backend, on its device's counter."""
+    reader = getattr(engine, "energy_reader", None)  # the GPU backend knows which device's counter to read
+    return EnergyMeter(reader() if reader else None, synchronize=engine.synchronize)
+
+
+@dataclass(frozen=True)
+class CountingPlan:
+    """What a build does with a text, settled before any text is read.
+
+    contexts: whose tables to count; preset: the names they were asked for by. models: names of the registry that the model is built
+    for, the first the one that it opens by default. held_out_chars: how many characters at the end of the text are not counted; the
+    mixture learns its warm start from them.
+    """
+
+    contexts: tuple[Context, ...]
+    preset: str
+    models: tuple[str, ...] = (DEFAULT_MODEL,)
+    held_out_chars: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        order: int = DEFAULT_ORDER,
+        contexts: str | None = None,
+        models: str | Sequence[str] = (DEFAULT_MODEL,),
+        held_out_chars: int = 0,
+    ) -> CountingPlan:
+        """The plan for these options of build_model. ContextError for names that do not exist, and for contexts without order 0 where
+        a model reads it."""
+        names = parse_models(models)
+        preset = needed_contexts(names) if contexts is None else contexts
+        chosen = select_contexts(preset, order)
+        check_models(names, chosen)
+        return cls(chosen, preset, tuple(names), held_out_chars)
+
+    @property
+    def order(self) -> int:
+        """The highest character order; 0 without any."""
+        return max((c.param for c in self.contexts if c.kind == CHARS), default=0)
+
+    @property
+    def tree_orders(self) -> list[Context]:
+        """The character orders that form a context tree with weights, the highest first; empty where no model uses the weights."""
+        if not wants_tree_weights(self.models):
+            return []
+        return [c for c in reversed(self.contexts) if c.kind == CHARS]
+
+    @property
+    def steps(self) -> int:
+        """How many steps a build reports: encoding, each table, each level of the tree, learning, finishing."""
+        return 2 + len(self.contexts) + max(0, len(self.tree_orders) - 1) + bool(self.held_out_chars)
+
+
+class Watch:
+    """Follows a build: meters each phase, counts the steps, tells the caller. A plain Watch() does nothing."""
+
+    def __init__(self, steps: int = 0, meter: EnergyMeter | None = None, progress: Callable[[Progress], None] | None = None):
+        self._steps, self._meter, self._progress = steps, meter, progress
+        self._done = 0
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Surrounds the work of one phase."""
+        self.tell(name)
+        with nullcontext() if self._meter is None else self._meter.phase(name):
+            yield
+
+    def step(self, name: str) -> None:
+        """One step more is done."""
+        self._done += 1
+        self.tell(name)
+
+    def tell(self, name: str, share: float = 0.0) -> None:
+        """Tell the caller where the build is."""
+        if self._progress:
+            self._progress(Progress(name, self._done, self._steps, share))
+
+
+@dataclass(frozen=True)
+class CountedText:
+    """What count_text() counted, not yet a Model: counted_chars characters of the text, and held_out, which the mixture learned from.
+
+    layout: the digest of the mixer's layout that the warm start was learned with; "" without a warm start.
+    """
+
+    plan: CountingPlan
+    alphabet: Alphabet
+    writer: ModelWriter
+    counted_chars: int
+    held_out: str
+    layout: str = ""
+
+    def model(self, **about) -> Model:
+        """The model; in its directory where the columns are one's. about: for the manifest (build, data), or instead of the facts here."""
+        facts = {
+            "order": self.plan.order,
+            "preset": self.plan.preset,
+            "models": list(self.plan.models),
+            "text": {"chars": self.counted_chars},
+        }
+        if self.plan.tree_orders:
+            facts["ctw"] = {"estimator": CTW_TUNED["estimator"], "alpha": CTW_TUNED["alpha"]}
+        if self.held_out:
+            facts["start"] = {"chars": len(self.held_out), "layout": self.layout, "text": text_fingerprint(self.held_out)}
+        return self.writer.finish(self.alphabet, self.plan.contexts, facts | about)
+
+
+def count_text(
+    text: str,
+    plan: CountingPlan,
+    engine: Backend,
+    *,
+    columns: MemoryColumns | DirectoryColumns | None = None,
+    alphabet: Alphabet | None = None,
+    history: str = "",
+    threads: int | None = None,
+    watch: Watch | None = None,
+) -> CountedText:
+    """Everything that turns a text into a model: encode it, count its contexts, weigh the context tree, learn the warm start.
+
+    columns: where the arrays go, memory by default; alphabet, history: as in build_model; threads: for encoding (the backend has its
+    own); watch: told of every phase. CorpusError if the text is empty; UserError if all of it would be held out; ResourceError if it
+    is too long for the tables.
+    """
+    watch = watch or Watch()
+    if not text:
+        raise CorpusError("the training text is empty: there is nothing to count")
+    end, held_out = hold_out(text, plan.held_out_chars)
+    if len(history) + end >= MAX_CHARS:
+        raise ResourceError(
+            f"the text has {len(history) + end:,} characters; the tables hold at most {MAX_CHARS - 1:,}: count less with --limit"
+        )
+    writer = ModelWriter(MemoryColumns() if columns is None else columns)
+    alphabet, symbols = _encode(text, end, history, alphabet, threads, watch)
+    _count(engine, symbols, len(history), plan.contexts, alphabet, writer, watch)
+    _weigh(engine, symbols, len(history), plan.tree_orders, alphabet, writer, watch)
+    del symbols  # learning does without them
+    layout = _learn(writer, plan.contexts, alphabet, held_out, watch) if held_out else ""
+    return CountedText(plan, alphabet, writer, end, held_out, layout)
+
+
+def _encode(text: str, end: int, history: str, alphabet: Alphabet | None, threads: int | None, watch: Watch) -> tuple[Alphabet, np.ndarray]:
+    """The alphabet, and the symbols of history and text[:end]: uint8. The text is not copied."""
+    with watch.phase("encode"):
+        alphabet = alphabet or Alphabet.from_text(text, threads, end)
+        symbols = alphabet.encode(text, threads, end)
+        if history:
+            symbols = np.concatenate([alphabet.encode(history, threads), symbols])
+    watch.step("encode")
+    return alphabet, symbols
+
+
+def _count(
+    engine: Backend,
+    symbols: np.ndarray,
+    n_history: int,
+    contexts: tuple[Context, ...],
+    alphabet: Alphabet,
+    writer: ModelWriter,
+    watch: Watch,
+) -> None:
+    """The vocabulary and the table of every context, written as the backend hands them out."""
+    for part in engine.count(symbols, n_history, contexts, model_symbol_info(alphabet), watch.phase):
+        if isinstance(part, CountTable):
+            watch.step(part.context.name)
+        else:
+            watch.tell("words")
+        writer.add(part)
+
+
 @dataclass(frozen=True)
 class WrittenTables:
     """The tables of some contexts, read back one by one in every pass: those of a long text are larger than what counting left free."""
@@ -126,24 +310,33 @@ class WrittenTables:
 
 
 def _weigh(
-    engine: Backend, writer: ModelWriter, chain: list[Context], symbols: np.ndarray, border: int, alphabet: Alphabet, phase: Callable
-) -> Iterator[tuple[str, np.ndarray]]:
-    """The weights of a context tree over a chain of character orders, the highest first, with CTW_TUNED's estimator."""
-    tables = WrittenTables(writer, chain)
-    return engine.weigh(tables, symbols, border, alphabet.tree.arrays, estimator_code(CTW_TUNED["estimator"]), CTW_TUNED["alpha"], phase)
+    engine: Backend,
+    symbols: np.ndarray,
+    n_history: int,
+    orders: Sequence[Context],
+    alphabet: Alphabet,
+    writer: ModelWriter,
+    watch: Watch,
+) -> None:
+    """The weights of a context tree over these character orders, the highest first, with CTW_TUNED's estimator."""
+    if not orders:
+        return
+    estimator, alpha = estimator_code(CTW_TUNED["estimator"]), CTW_TUNED["alpha"]
+    tables, tree = WrittenTables(writer, orders), alphabet.tree.arrays
+    for name, betas in engine.weigh(tables, symbols, n_history, tree, estimator, alpha, watch.phase):
+        writer.add_weights(name, betas)
+        watch.step(f"weights {name}")
 
 
-def hold_out(text: str, chars: int) -> tuple[int, str]:
-    """(how many characters are counted, the last `chars` of the text). UserError if nothing would be left to count."""
-    if not 0 <= chars < len(text):
-        raise UserError(f"{chars:,} characters cannot be held out of a text of {len(text):,}: nothing would be left to count")
-    return len(text) - chars, text[len(text) - chars :]
+def _learn(writer: ModelWriter, contexts: tuple[Context, ...], alphabet: Alphabet, held_out: str, watch: Watch) -> str:
+    """Learn the mixture's warm start from text that was not counted; returns the digest of the mixer's layout."""
+    from charstat.mixers.warm_start import learn_warm_start  # with the mixture's kernels, which counting does without
 
-
-def energy_meter(engine: Backend) -> EnergyMeter:
-    """A fresh meter for one block of work of that backend, on its device's counter."""
-    reader = getattr(engine, "energy_reader", None)  # the GPU backend knows which device's counter to read
-    return EnergyMeter(reader() if reader else None, synchronize=engine.synchronize)
+    with watch.phase("learn"):
+        learned = learn_warm_start(writer.preview(alphabet, contexts), held_out, lambda done: watch.tell("learn", done / len(held_out)))
+    writer.add_start(learned.values)
+    watch.step("learn")
+    return learned.layout
 
 
 def build_model(
@@ -151,7 +344,7 @@ def build_model(
     *,
     order: int = DEFAULT_ORDER,
     contexts: str | None = None,
-    models: str | Sequence[str] = ("mix",),
+    models: str | Sequence[str] = (DEFAULT_MODEL,),
     held_out_chars: int = 0,
     history: str = "",
     alphabet: Alphabet | None = None,
@@ -166,94 +359,45 @@ def build_model(
 ) -> Model:
     """Count a text and return the model; with `out`, written there as a model directory and memory-mapped.
 
-    order, contexts: see ngram.contexts.select_contexts. models: names of comparison.MODELS that this one is built for, also as one
-    string with commas, the first the one that eval takes; contexts are by default those that they need, and "ctw" and "advised" also
-    have the weights of a context tree computed for all orders, with CTW_TUNED's estimator. held_out_chars: so many characters at the
-    end of the text are not counted; the mixture learns its start from them (mixers/warm_start.py). history: text before `text`, context
-    only (for shards). alphabet: taken from the text that is counted where not given. memory_bytes: the budget for counting buffers.
-    data: a description for the manifest. meter: a fresh EnergyMeter; build_model enters it around the counting. read: what reading the
-    text took, for the list of phases in the manifest; it is in no figure of the counting. CorpusError if the text is empty; UserError
-    if all of it would be held out; ContextError for names that do not exist, and for contexts without order 0 where a model needs it.
+    order, contexts: see ngram.contexts.select_contexts; contexts are by default what the models need. models: names of the registry
+    that this model is built for, as a list or with commas; the first is the one that eval takes. For "ctw" and "advised" the weights of
+    a context tree are computed, too, for all orders. held_out_chars: how many characters at the end of the text are not counted; the
+    mixture learns its warm start from them (mixers/warm_start.py). history: text before `text`, context only (for shards). alphabet: by
+    default that of the text that is counted. backend, threads, memory_bytes: what counts, on how many threads, in how much buffer
+    memory. data: a description for the manifest. meter: a fresh EnergyMeter, which build_model enters around the counting. read: what
+    reading the text took; it joins the phases in the manifest, and none of the figures of the counting. progress: called with a Progress.
+
+    CorpusError if the text is empty; UserError if all of it would be held out; ContextError for names that do not exist, and for
+    contexts without order 0 where a model reads it; BackendUnavailable; ResourceError if the text is too long, or the disk is full.
     """
-    models = parse_models(models if isinstance(models, str) else ",".join(models))
-    contexts = needed_contexts(models) if contexts is None else contexts
-    chosen = select_contexts(contexts, order)
-    check_models(models, chosen)
-    chain = [c for c in reversed(chosen) if c.kind == CHARS] if set(models) & set(WEIGHTED_MODELS) else []
+    plan = CountingPlan.of(order, contexts, models, held_out_chars)
     engine, why = choose_backend(backend, threads, memory_bytes, len(history) + len(text))
-    if not text:
-        raise CorpusError("the training text is empty: there is nothing to count")
-    end, held_out = hold_out(text, held_out_chars)  # where the counting ends: the text is not copied
     meter = meter or energy_meter(engine)
-    if len(history) + end >= MAX_CHARS:
-        raise ResourceError(f"a text of more than {MAX_CHARS - 1:,} characters: the tables' row numbers have 32 bits")
+    watch = Watch(plan.steps, meter, progress)
     started = time.perf_counter()
     columns = MemoryColumns() if out is None else DirectoryColumns(out)
     try:
-        writer = ModelWriter(columns)
-        steps = len(chosen) + max(0, len(chain) - 1) + bool(held_out) + 2
-        done = 0
-
-        def tell(phase: str, share: float = 0.0) -> None:
-            if progress:
-                progress(Progress(phase, done, steps, share))
-
-        @contextmanager
-        def phase(name: str) -> Iterator[None]:
-            tell(name)
-            with meter.phase(name):
-                yield
-
         with meter:
-            with phase("encode"):
-                alphabet = alphabet or Alphabet.from_text(text, threads, end)
-                symbols = alphabet.encode(text, threads, end)
-                if history:
-                    symbols = np.concatenate([alphabet.encode(history, threads), symbols])
-            done += 1
-            info = model_symbol_info(alphabet)
-            for part in engine.count(symbols, len(history), chosen, info, phase):
-                done += isinstance(part, CountTable)
-                tell(part.context.name if isinstance(part, CountTable) else "words")
-                writer.add(part)
-                del part  # the last table would be held while the weights are computed
-            for name, betas in _weigh(engine, writer, chain, symbols, len(history), alphabet, phase) if chain else ():
-                writer.add_weights(name, betas)
-                done += 1
-                tell(f"weights {name}")
-            if held_out:
-                from charstat.mixers.warm_start import learn_warm_start  # with the mixture's kernels, which counting does without
-
-                del symbols
-                with phase("learn"):
-                    learned = learn_warm_start(writer.preview(alphabet, chosen), held_out, lambda n: tell("learn", n / len(held_out)))
-                writer.add_start(learned.values)
-                done += 1
-        tell("finish")
+            counted = count_text(
+                text, plan, engine, columns=columns, alphabet=alphabet, history=history, threads=threads, watch=watch
+            )  # fmt: skip
+        watch.tell("finish")
         energy = meter.report()
-        build = {
-            "backend": engine.name,
-            "device": engine.device,
-            "reason": why,
-            "notes": list(getattr(engine, "notes", [])),
-            "seconds": time.perf_counter() - started,
-            "phases": [*([read] if read else []), *energy.phases],
-            "energy": energy.to_dict(),
-        }
         about = {
-            "order": max((c.param for c in chosen if c.kind == CHARS), default=0),
-            "preset": contexts,
-            "models": models,
-            **({"ctw": {"estimator": CTW_TUNED["estimator"], "alpha": CTW_TUNED["alpha"]}} if chain else {}),
-            **({"start": {"chars": len(held_out), "text": text_fingerprint(held_out), "layout": learned.layout}} if held_out else {}),
-            "text": text_fingerprint(text, end),
+            "text": text_fingerprint(text, counted.counted_chars) | {"history_chars": len(history)},
             "data": data,
-            "build": build,
+            "build": {
+                "backend": engine.name,
+                "device": engine.device,
+                "reason": why,
+                "notes": list(getattr(engine, "notes", [])),
+                "seconds": time.perf_counter() - started,
+                "phases": [*([read] if read else []), *energy.phases],
+                "energy": energy.to_dict(),
+            },
         }
-        about["text"]["history_chars"] = len(history)
-        model = writer.finish(alphabet, chosen, about)
-        done = steps
-        tell("finish")
+        model = counted.model(**about)
+        watch.step("finish")
         return model
     finally:
         if isinstance(columns, DirectoryColumns):

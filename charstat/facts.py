@@ -37,6 +37,7 @@ def corpus_of(built_from: dict, model: str) -> Corpus:
 
 def model_facts(model: Model) -> dict:
     """What is told of a model, from its manifest; JSON values only."""
+    from charstat.registry import parse_models
     from charstat.report import kind_name
 
     about = model.manifest
@@ -51,7 +52,7 @@ def model_facts(model: Model) -> dict:
         "rows": model.n_rows, "bytes": sum(f.stat().st_size for f in Path(model.path).iterdir() if f.is_file()),
         "words": model.vocabulary.size, "alphabet": "".join(model.alphabet.chars), "rare_chars": len(model.alphabet.rare_probabilities),
         "backend": built.get("backend"), "device": built.get("device"), "reason": built.get("reason"),
-        "models": list(model.models), "weights": _weights(model), "start_chars": model.start_chars,
+        "models": parse_models(model.models), "weights": _weights(model), "start_chars": model.start_chars,
         "counting_seconds": built.get("seconds"), "phases": built.get("phases"), "energy": built.get("energy"), "out": model.path,
         "format_version": about.get("format_version"), "charstat_version": about.get("charstat_version"),
     }  # fmt: skip
@@ -65,13 +66,13 @@ def _weights(model: Model) -> dict | None:
 
 def default_out(corpus: Corpus, order: int, contexts: str, limit: int | None, held_out: int, models: list[str]) -> Path:
     """models/<text>-o<order>, with whatever else is not the default; a function of the arguments alone."""
-    from charstat.comparison import needed_contexts
     from charstat.ngram.contexts import PRESETS
+    from charstat.registry import DEFAULT_MODEL, needed_contexts
 
     names = {"hub": HUB_NAME, "sample": "embedded-sample"}  # no file of a name like "sample" can be taken for the embedded one
     name = names.get(corpus.kind) or re.sub(r"[^\w.+-]+", "_", Path(corpus.name).resolve().stem).lstrip(".") or "text"
     parts = [name[:80] + ("-file" if name in names.values() and corpus.kind not in names else ""), f"o{order}"]
-    if models != ["mix"]:
+    if models != [DEFAULT_MODEL]:
         parts += models
     if contexts != needed_contexts(models):
         parts.append(contexts if contexts in PRESETS else "contexts-" + hashlib.sha256(contexts.encode()).hexdigest()[:8])

@@ -3,9 +3,10 @@
     model = build_model(text, order=8)         counting.py
     model.save("models/wiki"); model = Model.load("models/wiki")
     stream = model.stream()                    the mixture, a CharModel: reset, predict, observe
-    stream = model.char_model("ctw")           one of comparison.MODELS; without a name the one it was built for
+    stream = model.char_model("ctw")           a model of registry.py by name; without a name the one it was built for
 
-Building and merging happen in memory or straight into a directory (storage.py); a loaded model is memory-mapped.
+Building and merging happen in memory or straight into a directory (storage.py); a loaded model is memory-mapped. A Model is data: it
+knows none of the predictors that read it, and asks the registry to open one.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from charstat.storage import TABLE_COLUMNS, DirectoryColumns, MemoryColumns, ope
 
 if TYPE_CHECKING:
     from charstat.charmodel_api import CharModel
-    from charstat.mixers.mixture import Mixture
 
 Columns = MemoryColumns | DirectoryColumns
 KEPT = ("text", "data", "order", "preset", "build", "models", "ctw", "start")  # of a manifest, when a model is saved
@@ -260,20 +260,18 @@ class Model:
         """The highest character order; 0 without any."""
         return max((c.param for c in self.contexts if c.kind == CHARS), default=0)
 
-    def char_model(self, name: str | None = None) -> CharModel:
-        """A new CharModel on this model: one of comparison.MODELS, by default the first that it was built for.
+    def char_model(self, name: str | None = None, **options) -> CharModel:
+        """A new CharModel on this model: the one of that name in the registry, by default the first that it was built for.
 
-        ContextError if none has that name, or if it needs a context that this model lacks.
+        options: those of the CharModel's class. ContextError if none has that name, or if it needs a context that this model lacks.
         """
-        from charstat.comparison import MODELS, parse_models
+        from charstat.registry import open_model  # the one arrow up: all that the data knows of what reads it
 
-        return MODELS[parse_models(self.models[0] if name is None else name)[0]][1](self)
+        return open_model(self, self.models[0] if name is None else name, **options)
 
-    def stream(self, **options) -> Mixture:
+    def stream(self, **options) -> CharModel:
         """A new mixture on this model; options are those of mixers.mixture.Mixture."""
-        from charstat.mixers.mixture import Mixture
-
-        return Mixture(self, **options)
+        return self.char_model("mix", **options)
 
     def save(self, path: str | os.PathLike) -> Model:
         """Write the model as a directory and return it, loaded from there. ResourceError, FormatError: see storage.py."""

@@ -68,12 +68,12 @@ class Steps:
         self, contexts: Iterable[Context], models: Iterable[str] = (), held_out_share: float = 0.0
     ) -> Iterator[Callable[[BuildProgress], None]]:
         """A bar for build_model's progress callback. held_out_share: characters held out, by those that are counted."""
-        from charstat.comparison import WEIGHTED_MODELS
         from charstat.ngram.hashing import CHARS
+        from charstat.registry import wants_tree_weights
 
         contexts = list(contexts)
         costs = {c.name: _cost(c) for c in contexts}
-        if set(models) & set(WEIGHTED_MODELS):  # an order's take about as long as counting the next one
+        if wants_tree_weights(models):  # an order's take about as long as counting the next one
             chain = [c for c in contexts if c.kind == CHARS]
             costs |= {f"weights {c.name}": _cost(longer) for c, longer in pairwise(chain)}
         learn_cost = LEARN_COST * held_out_share

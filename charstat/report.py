@@ -17,6 +17,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from charstat.registry import DEFAULT_MODEL, model_named
+
 if TYPE_CHECKING:
     from charstat.ngram.contexts import Context
 
@@ -66,7 +68,7 @@ def show_eval(result: dict[str, Any], correct: np.ndarray, as_json: bool) -> Non
         ("Text", result["data"]["description"]),
         ("Split", result["split"]),
         ("Model", f"{result['model']} (order {result['order']}, {result['preset'] or 'own'} contexts)"),
-        *([("Predicted by", _about(result["char_model"]))] if result["char_model"] != "mix" else []),
+        *([("Predicted by", _about(result["char_model"]))] if result["char_model"] != DEFAULT_MODEL else []),
         ("Counted from", _text_of({"data": result["built_from"]})),
         ("Characters", f"{result['chars']:,}"),
         ("Accuracy", Text(f"{result['accuracy']:.4f}", "bold")),
@@ -260,14 +262,12 @@ def _contexts_of(result: dict[str, Any]) -> str:
 
 
 def _about(name: str) -> str:
-    from charstat.comparison import MODELS
-
-    return f"{name}: {MODELS[name][0]}"
+    return f"{name}: {model_named(name).about}"
 
 
 def _built_for(result: dict[str, Any]) -> list[tuple[str, str]]:
     """What a model was built for, where that is not the mixture alone; its weights; what its mixture begins with."""
-    rows = [("Built for", ", ".join(result["models"]))] if result["models"] != ["mix"] else []
+    rows = [("Built for", ", ".join(result["models"]))] if result["models"] != [DEFAULT_MODEL] else []
     if (w := result["weights"]) is not None:
         of = f"{w['levels'][0]} to {w['levels'][-1]}, " if w["levels"] else ""
         rows.append(("CTW weights", f"{of}{w['estimator']} estimator, alpha {w['alpha']:g}, {_bytes(w['bytes'])}"))

@@ -25,11 +25,11 @@ def warm_text(more_words: int = 0) -> str:
 
 def warm_up(engine: Backend, order: int, contexts: str, models: Sequence[str], learns: bool) -> None:
     """Run a build of these contexts and models once, on the CPU, and whatever the backend wants to run itself. learns: with held-out text."""
-    from charstat.comparison import WEIGHTED_MODELS
     from charstat.counting import build_model
+    from charstat.registry import wants_tree_weights
 
     own = getattr(engine, "warm_up", None)  # the GPU's kernels
     if own is not None:
-        own(weights=bool(set(models) & set(WEIGHTED_MODELS)))
+        own(weights=wants_tree_weights(models))
     held_out = HELD_OUT_CHARS if learns else 0
     build_model(warm_text(), order=order, contexts=contexts, models=models, held_out_chars=held_out, backend="cpu")

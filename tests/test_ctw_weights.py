@@ -227,13 +227,13 @@ def test_models_that_are_built_for(english):
     advised = build_model(text, order=4, models=("mix", "advised"), contexts="o0,o1,o2,p")
     assert advised.weights is not None and advised.models == ("mix", "advised")
     assert build_model(text, order=4).weights is None
-    assert type(build_model(text, order=4, models=("ngram",)).char_model()).__name__ == "KneserNey"
-    assert build_model(text, order=4, models="ngram, ppm").models == ("ngram", "ppm")
-    with pytest.raises(ContextError, match="no model is named 'lstm'"):
+    assert type(build_model(text, order=4, models=("kneser-ney",)).char_model()).__name__ == "KneserNey"
+    assert build_model(text, order=4, models="kneser-ney, ppm").models == ("kneser-ney", "ppm")
+    with pytest.raises(ContextError, match="there is no model 'lstm'"):
         build_model(text, models=("lstm",))
-    with pytest.raises(ContextError, match="orders from o0 on are what ctw read"):
+    with pytest.raises(ContextError, match="ctw reads the character orders from o0 up"):
         build_model(text, models=("ctw",), contexts="o1,o2")
-    with pytest.raises(ContextError, match="no model is named 'lstm'"):
+    with pytest.raises(ContextError, match="there is no model 'lstm'"):
         advised.char_model("lstm")
 
 
@@ -297,7 +297,7 @@ def test_command_line_default_places(workplace):
     def out(*args):
         return json.loads(run("build", "--data", "text.txt", "--order", 2, "--limit", 2000, *args, "--json").stdout)["out"]
 
-    assert out("--models", "ngram") == "models/text-o2-ngram-first-2000"
+    assert out("--models", "kneser-ney") == "models/text-o2-kneser-ney-first-2000"
     assert out("--models", "match") == "models/text-o2-match-first-2000"
     assert out("--models", "ppm", "--contexts", "default") == "models/text-o2-ppm-default-first-2000"
     assert out("--contexts", "default") == out() == "models/text-o2-first-2000"

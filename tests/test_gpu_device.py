@@ -55,7 +55,7 @@ def test_without_cupy_the_advice_fits_the_driver(monkeypatch, version, advice):
 def test_the_cpu_backend_does_not_look_for_a_gpu(monkeypatch):
     monkeypatch.setitem(sys.modules, "charstat.gpu.device", None)
     assert choose_backend("cpu")[1] == "asked for"
-    with pytest.raises(BackendUnavailable, match="no backend is named 'tpu'"):
+    with pytest.raises(BackendUnavailable, match="there is no backend 'tpu'"):
         choose_backend("tpu")
 
 

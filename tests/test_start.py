@@ -204,7 +204,7 @@ def test_on_the_command_line(text, tmp_path, monkeypatch):
     assert json.loads(run("eval", "--chars", 200, "--gate", 0, "--models", "match", "--json").stdout)["notes"] == []
     assert math.isclose(result["chars_per_s"] * result["seconds"], counted)
     useless = run("build", "--data", "t.txt", "--order", 3, "--models", "ppm,match", "--held-out", 5000)
-    assert useless.stderr.startswith("--held-out is of use for mix and advised alone") and useless.stderr.count("\n") == 1
+    assert useless.stderr.startswith("--held-out: only mix and advised use the warm start") and useless.stderr.count("\n") == 1
     plain = json.loads(run("build", "--data", "t.txt", "--order", 3, "--json").stdout)
     assert plain["chars"] == counted + 5000 and plain["start_chars"] == 0
     assert "nothing would be left" in run("build", "--data", "t.txt", "--held-out", 30_000, code=2).stderr

@@ -23,6 +23,7 @@ from charstat.ngram.contexts import Context
 from charstat.ngram.match import Match, end_match, ensure_match_room, new_match
 from charstat.ngram.overlay import DEFAULT_LIMIT, FAST, SLOW, Overlay, ensure_room, new_overlay
 from charstat.ngram.table import identity_bits
+from charstat.ngram.words import model_symbol_info
 from charstat.symbol_model import SymbolModel
 
 if TYPE_CHECKING:
@@ -80,8 +81,6 @@ class Mixture(SymbolModel):
         return tuple(c for c in known.values() if c.name in names)
 
     def _fixed_arrays(self) -> Fixed:
-        from charstat.ngram.words import model_symbol_info
-
         model = self.model
         places = ("bits", "start_bits", "bucket_at", "record_at", "row_at", "sum_at")
         families = []
