@@ -7,7 +7,7 @@
     ppm       PPM-C with online counts weighted and fading, and deterministic contexts first
     inherit   PPM with information inheritance and SEE
     ctw-kt1   context-tree weighting as published, KT, every count 1
-    ctw       context-tree weighting, adaptive estimator, online counts weighted and fading; ctw-kt, ctw-zr: the other estimators
+    ctw       context-tree weighting, alpha 0.3, online counts weighted and fading; ctw-kt: the same with alpha 1/2 (KT)
     mix       the mixture (mixers/)
 
 Every row is a run from reset(), with a full distribution at every character (but for mix, which searches the most likely one), in one thread.
@@ -44,8 +44,7 @@ MODELS = {
     "inherit": (InheritingPPM, {}),
     "inherit-static": (InheritingPPM, {"online": False}),
     "ctw-kt1": (ContextTreeWeighting, {}),
-    "ctw-kt": (ContextTreeWeighting, {**CTW_TUNED, "estimator": "kt"}),
-    "ctw-zr": (ContextTreeWeighting, {**CTW_TUNED, "estimator": "zero-redundancy"}),
+    "ctw-kt": (ContextTreeWeighting, {**CTW_TUNED, "alpha": 0.5}),
     "ctw": (ContextTreeWeighting, CTW_TUNED),
     "mix": (None, {}),
 }

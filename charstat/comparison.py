@@ -68,7 +68,7 @@ MODELS: dict[str, tuple[str, Callable[[Model], CharModel]]] = {
     "ppm": ("PPM-C, online counts weighted and fading, deterministic contexts first", _ppm),
     "ppmc": ("PPM-C as published, all counts alike", _ppmc),
     "ppmd": ("PPM with information inheritance and SEE", _ppmd),
-    "ctw": ("context-tree weighting, adaptive estimator", _ctw),
+    "ctw": ("context-tree weighting, online counts weighted and fading", _ctw),
     "ngram": ("interpolated modified Kneser-Ney, static counts only", _ngram),
     "match": ("the match model alone, over a learned bias", _match),
     "mix": ("the mixture", _mix),

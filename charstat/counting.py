@@ -23,7 +23,6 @@ from charstat.alphabet import Alphabet
 from charstat.comparison import WEIGHTED_MODELS, check_models, needed_contexts, parse_models
 from charstat.corpus import text_fingerprint
 from charstat.ctw.model import TUNED as CTW_TUNED
-from charstat.ctw.model import estimator_code
 from charstat.energy import EnergyMeter, PhaseEnergy
 from charstat.errors import BackendUnavailable, CorpusError, ResourceError, UserError
 from charstat.model import MAX_CHARS, Model, ModelWriter
@@ -56,7 +55,6 @@ class Backend(Protocol):
         symbols: np.ndarray,
         border: int,
         tree: TreeArrays,
-        estimator: int,
         alpha: float,
         phase: Callable,
     ) -> Iterator[tuple[str, np.ndarray]]: ...
@@ -128,9 +126,9 @@ class WrittenTables:
 def _weigh(
     engine: Backend, writer: ModelWriter, chain: list[Context], symbols: np.ndarray, border: int, alphabet: Alphabet, phase: Callable
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """The weights of a context tree over a chain of character orders, the highest first, with CTW_TUNED's estimator."""
+    """The weights of a context tree over a chain of character orders, the highest first, with CTW_TUNED's alpha."""
     tables = WrittenTables(writer, chain)
-    return engine.weigh(tables, symbols, border, alphabet.tree.arrays, estimator_code(CTW_TUNED["estimator"]), CTW_TUNED["alpha"], phase)
+    return engine.weigh(tables, symbols, border, alphabet.tree.arrays, CTW_TUNED["alpha"], phase)
 
 
 def hold_out(text: str, chars: int) -> tuple[int, str]:
@@ -168,7 +166,7 @@ def build_model(
 
     order, contexts: see ngram.contexts.select_contexts. models: names of comparison.MODELS that this one is built for, also as one
     string with commas, the first the one that eval takes; contexts are by default those that they need, and "ctw" and "advised" also
-    have the weights of a context tree computed for all orders, with CTW_TUNED's estimator. held_out_chars: so many characters at the
+    have the weights of a context tree computed for all orders, with CTW_TUNED's alpha. held_out_chars: so many characters at the
     end of the text are not counted; the mixture learns its start from them (mixers/start.py). history: text before `text`, context
     only (for shards). alphabet: taken from the text that is counted where not given. memory_bytes: the budget for counting buffers.
     data: a description for the manifest. meter: a fresh EnergyMeter; build_model enters it around the counting. read: what reading the
@@ -244,7 +242,7 @@ def build_model(
             "order": max((c.param for c in chosen if c.kind == CHARS), default=0),
             "preset": contexts,
             "models": models,
-            **({"ctw": {"estimator": CTW_TUNED["estimator"], "alpha": CTW_TUNED["alpha"]}} if chain else {}),
+            **({"ctw": {"alpha": CTW_TUNED["alpha"]}} if chain else {}),
             **({"start": {"chars": len(held_out), "text": text_fingerprint(held_out)}} if held_out else {}),
             "text": text_fingerprint(text, end),
             "data": data,

@@ -79,7 +79,6 @@ class CPUBackend:
         symbols: np.ndarray,
         border: int,
         tree: TreeArrays,
-        estimator: int,
         alpha: float,
         phase: Callable,
     ) -> Iterator[tuple[str, np.ndarray]]:
@@ -88,7 +87,7 @@ class CPUBackend:
         tables: those of the character orders, the highest first, down to order 0, counted from these symbols.
         """
         with phase("weights"):
-            yield from weigh_text(tables, symbols, border, tree, estimator, alpha, self.threads)
+            yield from weigh_text(tables, symbols, border, tree, alpha, self.threads)
 
     def _char_table(self, symbols: np.ndarray, border: int, context: Context, info: SymbolInfo) -> CountTable:
         def fill(lo: int, hi: int, out: np.ndarray) -> int:

@@ -38,7 +38,6 @@ from charstat.ctw.links import parent_links
 from charstat.ngram.table import CountTable, row_count, row_symbol
 from charstat.tree import LEAF, SYMBOLS, TreeArrays
 
-KT, ZERO_REDUNDANCY = range(2)
 UNITS_PER_NAT = 2.0**31  # of the sums of log P_w
 BETA_MAX = 1e15
 LOG_HALF = math.log(0.5)
@@ -63,14 +62,9 @@ def log_rising(n, alpha, gammas, row):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def log_estimate(n0, n1, estimator, alpha, gammas):
-    """log P_e of a sequence with n0 zeros and n1 ones: Beta(alpha, alpha), KT at alpha 1/2; or zero-redundancy, half of it that."""
-    log_p = log_rising(n0, alpha, gammas, 0) + log_rising(n1, alpha, gammas, 0) - log_rising(n0 + n1, 2.0 * alpha, gammas, 1)
-    if estimator == ZERO_REDUNDANCY:
-        if n0 == 0 and n1 == 0:
-            return 0.0
-        return math.log(0.5 * math.exp(log_p) + 0.25) if n0 == 0 or n1 == 0 else LOG_HALF + log_p
-    return log_p
+def log_estimate(n0, n1, alpha, gammas):
+    """log P_e of a sequence with n0 zeros and n1 ones, by Beta(alpha, alpha); KT at alpha = 1/2."""
+    return log_rising(n0, alpha, gammas, 0) + log_rising(n1, alpha, gammas, 0) - log_rising(n0 + n1, 2.0 * alpha, gammas, 1)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -99,7 +93,7 @@ def _split_row(mid, symbols, a, b, v):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _context_weights(joint, mid, child, symbols, sums, d, deepest, base, children, beta, estimator, alpha, gammas, stack, log_w):
+def _context_weights(joint, mid, child, symbols, sums, d, deepest, base, children, beta, alpha, gammas, stack, log_w):
     """log P_w of all slots of one context. sums: cumulative counts [d + 1]; from `base` on: children, Σ log P_w of the longer
     contexts, and beta, which is filled in."""
     stack[0, 0], stack[0, 1], stack[0, 2] = 0, 0, d
@@ -110,15 +104,15 @@ def _context_weights(joint, mid, child, symbols, sums, d, deepest, base, childre
         total = sums[b] - sums[a]
         if b - a == 1:
             slot = 2 * (d - 1) + a
-            log_w[slot] = _weighted(base + slot, log_estimate(total, 0, estimator, alpha, gammas), deepest, children, beta)
+            log_w[slot] = _weighted(base + slot, log_estimate(total, 0, alpha, gammas), deepest, children, beta)
             continue
         u = joint[symbols[a], symbols[b - 1]]
         m = _split_row(mid, symbols, a, b, u)
         if u != v:
             slot = d - 1 + m - 1
-            log_w[slot] = _weighted(base + slot, log_estimate(total, 0, estimator, alpha, gammas), deepest, children, beta)
+            log_w[slot] = _weighted(base + slot, log_estimate(total, 0, alpha, gammas), deepest, children, beta)
         slot = m - 1
-        log_e = log_estimate(sums[m] - sums[a], sums[b] - sums[m], estimator, alpha, gammas)
+        log_e = log_estimate(sums[m] - sums[a], sums[b] - sums[m], alpha, gammas)
         log_w[slot] = _weighted(base + slot, log_e, deepest, children, beta)
         for side in range(2):
             c = child[u, side]
@@ -167,7 +161,7 @@ def _add_to_parent(joint, mid, child, symbols, d, log_w, parent, n_parent, base,
 @njit(cache=True, nogil=True, error_model="numpy")
 def _level_weights(
     low, high, parents, start_bits, records, rows, p_start_bits, p_records, p_rows, joint, mid, child, children, beta, into,
-    estimator, alpha, gammas,
+    alpha, gammas,
 ):  # fmt: skip
     """The contexts whose parents are low..high: their betas from `children` (empty: the last level, which has none), and their
     log P_w added to `into` (empty: order 0, which has no parents)."""
@@ -205,13 +199,13 @@ def _level_weights(
             if d == 1:
                 row = rows[start]
                 symbols[0] = row_symbol(row)
-                log_w[0] = _weighted(base, log_estimate(row_count(row), 0, estimator, alpha, gammas), deepest, children, beta)
+                log_w[0] = _weighted(base, log_estimate(row_count(row), 0, alpha, gammas), deepest, children, beta)
             else:
                 for r in range(d):
                     row = rows[start + r]
                     symbols[r] = row_symbol(row)
                     sums[r + 1] = sums[r] + row_count(row)
-                _context_weights(joint, mid, child, symbols, sums, d, deepest, base, children, beta, estimator, alpha, gammas, stack, log_w)
+                _context_weights(joint, mid, child, symbols, sums, d, deepest, base, children, beta, alpha, gammas, stack, log_w)
             if not add:
                 continue
             n_parent = p_end[j] - p_start[j]
@@ -269,7 +263,6 @@ def weigh_tables(
     tables: Iterable[CountTable],
     links: Callable[[CountTable, CountTable], np.ndarray],
     tree: TreeArrays,
-    estimator: int,
     alpha: float,
     threads: int,
 ) -> Iterator[tuple[str, np.ndarray]]:
@@ -292,7 +285,7 @@ def weigh_tables(
             jobs = [
                 pool.submit(
                     _level_weights, low, high, parents, table.start_bits, table.records, table.rows,
-                    above.start_bits, above.records, above.rows, joint, tree.mid, tree.child, sums, beta, into, estimator, alpha, gammas,
+                    above.start_bits, above.records, above.rows, joint, tree.mid, tree.child, sums, beta, into, alpha, gammas,
                 )
                 for low, high in _owners(above, threads)
             ]  # fmt: skip
@@ -307,11 +300,11 @@ def weigh_tables(
 
 
 def weigh_text(
-    tables: Iterable[CountTable], symbols: np.ndarray, border: int, tree: TreeArrays, estimator: int, alpha: float, threads: int
+    tables: Iterable[CountTable], symbols: np.ndarray, border: int, tree: TreeArrays, alpha: float, threads: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     """weigh_tables() with the links of hashed orders from the text that was counted; its first `border` symbols are history."""
 
     def links(longer: CountTable, shorter: CountTable) -> np.ndarray:
         return parent_links(longer, shorter, symbols, border, threads)
 
-    return weigh_tables(tables, links, tree, estimator, alpha, threads)
+    return weigh_tables(tables, links, tree, alpha, threads)

@@ -28,7 +28,6 @@ import numpy as np
 from charstat.alphabet import Alphabet
 from charstat.cpu.backend import CPUBackend, join_runs
 from charstat.cpu.orders import short_windows
-from charstat.ctw.weights import ZERO_REDUNDANCY
 from charstat.energy import NvmlReader
 from charstat.gpu.arrays import Array, Arrays, CupyArrays, NumpyArrays
 from charstat.gpu.keys import WINDOW, Text, char_keys, window_keys
@@ -114,8 +113,7 @@ class GPUBackend:
         symbols, chain = alphabet.encode(text), select_contexts("o0,o2,o9,o11")  # links between exact orders, hashed ones, and both
         counted = self.count(symbols, 0, chain, _noise_info(), lambda name: nullcontext())
         tables = sorted(counted, key=lambda table: -table.context.param)
-        # The zero-redundancy estimator does all that KT does, and more.
-        for _ in self.weigh(tables, symbols, 0, alphabet.tree.arrays, ZERO_REDUNDANCY, 0.5, lambda name: nullcontext()):
+        for _ in self.weigh(tables, symbols, 0, alphabet.tree.arrays, 0.5, lambda name: nullcontext()):
             pass
 
     def count(
@@ -143,7 +141,6 @@ class GPUBackend:
         symbols: np.ndarray,
         border: int,
         tree: TreeArrays,
-        estimator: int,
         alpha: float,
         phase: Callable,
     ) -> Iterator[tuple[str, np.ndarray]]:
@@ -152,7 +149,7 @@ class GPUBackend:
         try:
             with phase("weights"):
                 try:
-                    for found in weigh_on_device(self.arrays, tables, symbols, border, tree, estimator, alpha, copier):
+                    for found in weigh_on_device(self.arrays, tables, symbols, border, tree, alpha, copier):
                         yield found
                         done += 1
                 except MemoryError:
@@ -164,7 +161,7 @@ class GPUBackend:
         if not fits:
             self.notes.append("the weights were computed on the CPU, for want of device memory")
             cpu = CPUBackend(self.threads)
-            yield from islice(cpu.weigh(tables, symbols, border, tree, estimator, alpha, phase), done, None)
+            yield from islice(cpu.weigh(tables, symbols, border, tree, alpha, phase), done, None)
 
 
 class _Job:

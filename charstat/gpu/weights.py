@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from charstat.ctw.links import UNSET, is_exact
-from charstat.ctw.weights import BETA_MAX, HALF_LOG_2PI, KT, LOG_HALF, UNITS_PER_NAT, gamma_table, joint_nodes, n_slots
+from charstat.ctw.weights import BETA_MAX, HALF_LOG_2PI, LOG_HALF, UNITS_PER_NAT, gamma_table, joint_nodes, n_slots
 from charstat.gpu.arrays import Array, Arrays, spans
 from charstat.gpu.keys import Text, char_identities, mix57, unmix57
 from charstat.gpu.memory import chunk_size
@@ -42,7 +42,7 @@ I1, I2, I3 = np.int64(1), np.int64(2), np.int64(3)
 
 
 class Trees(NamedTuple):
-    """The decision tree and the estimator, on the device."""
+    """The code tree and the tables of gamma functions, on the device."""
 
     depth: Array  # int8 [128]
     shared: Array  # int8 [128 * 128]: by symbol << 7 | symbol
@@ -52,7 +52,6 @@ class Trees(NamedTuple):
     end: Array  # uint64 [nodes]
     gammas: tuple[Array, Array]  # float64 [GAMMA_TABLE]
     alpha: float
-    zero_redundancy: bool
 
 
 class Level:
@@ -158,11 +157,7 @@ def _log_rising(xp: Any, n: Array, alpha: float, table: Array) -> Array:
 def _log_estimate(xp: Any, trees: Trees, n0: Array, n1: Array) -> Array:
     """weights.log_estimate of arrays (int64): float64."""
     a, (low, high) = trees.alpha, trees.gammas
-    log_p = _log_rising(xp, n0, a, low) + _log_rising(xp, n1, a, low) - _log_rising(xp, n0 + n1, 2.0 * a, high)
-    if not trees.zero_redundancy:
-        return log_p
-    one_kind = xp.log(xp.exp(log_p) * np.float64(0.5) + np.float64(0.25))
-    return xp.where(xp.minimum(n0, n1) == np.int64(0), one_kind, log_p + np.float64(LOG_HALF))
+    return _log_rising(xp, n0, a, low) + _log_rising(xp, n1, a, low) - _log_rising(xp, n0 + n1, 2.0 * a, high)
 
 
 def _weigh(xp: Any, trees: Trees, n0: Array, n1: Array, slots: Array, exists: Array, sums: Array | None, betas: Array | None) -> Array:
@@ -276,7 +271,6 @@ def weigh_on_device(
     symbols: np.ndarray,
     border: int,
     tree: TreeArrays,
-    estimator: int,
     alpha: float,
     copier: Any,
 ) -> Iterator[tuple[str, np.ndarray]]:
@@ -287,7 +281,7 @@ def weigh_on_device(
         tree.depth.astype(np.int8), tree.shared.astype(np.int8).ravel(), np.ascontiguousarray(joint_nodes(tree)).ravel(),
         tree.lowest.astype(np.uint64), tree.mid.astype(np.uint64), tree.end.astype(np.uint64),
     )  # fmt: skip
-    trees = Trees(*map(arrays.to_device, host), tuple(map(arrays.to_device, gammas)), alpha, estimator != KT)
+    trees = Trees(*map(arrays.to_device, host), tuple(map(arrays.to_device, gammas)), alpha)
     text = Text(copier.upload(symbols), arrays.to_device(np.zeros(SYMBOLS, np.uint8)))
 
     def most(rows: int) -> int:
