@@ -1,6 +1,6 @@
 """Building a model: text -> symbols -> count tables, through a backend, measured phase by phase.
 
-A backend is an object with `name`, `device`, `synchronize()` and `count(symbols, border, contexts, info, phase)`, which yields
+A backend is an object with `name`, `device`, `synchronize()` and `count(symbols, n_history, contexts, info, phase)`, which yields
 the vocabulary and a CountTable for every context, in any order (cpu/backend.py, gpu/backend.py). All backends yield the same arrays,
 bit for bit. `weigh(...)` computes the weights of a context tree from the tables of the character orders (ctw/weights.py), for the
 models that have one; those of two backends are the same but for the rounding of logarithms.
@@ -46,14 +46,14 @@ class Backend(Protocol):
     def synchronize(self) -> None: ...
 
     def count(
-        self, symbols: np.ndarray, border: int, contexts: tuple[Context, ...], info: SymbolInfo, phase: Callable
+        self, symbols: np.ndarray, n_history: int, contexts: tuple[Context, ...], info: SymbolInfo, phase: Callable
     ) -> Iterator[CountTable | Vocabulary]: ...
 
     def weigh(
         self,
         tables: Iterable[CountTable],
         symbols: np.ndarray,
-        border: int,
+        n_history: int,
         tree: TreeArrays,
         alpha: float,
         phase: Callable,
@@ -124,11 +124,11 @@ class WrittenTables:
 
 
 def _weigh(
-    engine: Backend, writer: ModelWriter, chain: list[Context], symbols: np.ndarray, border: int, alphabet: Alphabet, phase: Callable
+    engine: Backend, writer: ModelWriter, chain: list[Context], symbols: np.ndarray, n_history: int, alphabet: Alphabet, phase: Callable
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The weights of a context tree over a chain of character orders, the highest first, with CTW_TUNED's alpha."""
     tables = WrittenTables(writer, chain)
-    return engine.weigh(tables, symbols, border, alphabet.tree.arrays, CTW_TUNED["alpha"], phase)
+    return engine.weigh(tables, symbols, n_history, alphabet.tree.arrays, CTW_TUNED["alpha"], phase)
 
 
 def hold_out(text: str, chars: int) -> tuple[int, str]:

@@ -1,6 +1,6 @@
 """Slow, plain twins of what charstat does with kernels: Python integers, dictionaries, tuples of strings.
 
-They are written from the definitions (docstrings of ngram/, mixers/, DESIGN), not from the kernels, and share no code with
+They are written from the definitions (docstrings of ngram/ and mixers/), not from the kernels, and share no code with
 them. Constants of the definitions are stated here again on purpose: who changes one changes every model, and a test says so.
 """
 
@@ -300,7 +300,7 @@ def trie_words(trie) -> list[tuple[int, ...]]:
     return words
 
 
-# The decision tree, from its code.
+# The code tree, from its code.
 
 
 class TreeTwin:

@@ -131,7 +131,7 @@ def test_without_enough_memory_the_cpu_does_it(english):
         broken.memory.fail_at = fail_at
         backend = GPUBackend(broken, kernels=False)
         assert_close(dict(backend.weigh(*counts, 0.2, phase)), expected)
-        assert backend.notes == ["the weights were computed on the CPU, for want of device memory"] and broken.memory.live == 0
+        assert backend.notes == ["the weights were computed on the CPU: not enough device memory"] and broken.memory.live == 0
 
 
 def test_too_many_slots_for_32_bits(english, monkeypatch):
