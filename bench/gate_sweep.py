@@ -38,7 +38,7 @@ from charstat.warm_up import warm_text
 
 GATE, MARGIN = 0.70, 0.705
 WINDOWS, WINDOW_CHARS = (240_000, 480_000, 720_000), 60_000
-RECORDED = {  # name: (accuracy, joules by the dev rule, or by the main rule where that one is not recorded); CONTRACT.md, section 4
+RECORDED = {  # name: (accuracy, joules by the dev rule, or by the main rule where that one is not recorded)
     "modded_nanogpt": (0.7374, 62_006), "lwta_k4": (0.7238, 53_683), "lwta_k2": (0.7146, 54_614), "alpha_06": (0.7437, 20_743),
     "paq8_gpu*": (0.7248, 2_333), "gpu_ngram_o14": (0.7184, 8_602), "paq_mixer_v3": (0.7047, 4_607), "gpu_ngram_k11": (0.7050, 3_092),
     "subset_70_mkn": (0.7031, 2_474), "gpu_ngram_k10*": (0.6975, 878), "pointer_sentinel*": (0.6712, 20_348), "ppm_c*": (0.6525, 735),

@@ -1,7 +1,7 @@
 """For gpu_build.py: the weights of a context tree on the CPU and on the GPU, side by side.
 
-A run is one weigh() of a backend, as in build_model(models=("ctw",), order=14): tables in host memory to betas in host memory, by
-CTW_TUNED's estimator. Whatever a device fails with becomes a line of the report, for the counting of larger texts is still to come.
+A run is one weigh() of a backend, as in build_model(models=("ctw",), order=14): tables in host memory to betas in host memory, with
+CTW_TUNED's alpha. Whatever a device fails with becomes a line of the report, for the counting of larger texts is still to come.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from contextlib import nullcontext
 
 from charstat.alphabet import Alphabet
-from charstat.ctw.model import TUNED, estimator_code
+from charstat.ctw import CTW_TUNED
 from charstat.ngram.contexts import select_contexts
 from charstat.ngram.words import model_symbol_info
 from charstat.registry import needed_contexts
@@ -38,7 +38,7 @@ def run(backend, text: str, repeats: int, threads: int) -> dict:
     contexts = select_contexts(needed_contexts(["ctw"]), ORDER)
     counted = backend.count(symbols, 0, contexts, model_symbol_info(alphabet), lambda _: nullcontext())
     tables = sorted(counted, key=lambda table: -table.context.param)
-    settings = alphabet.tree.arrays, estimator_code(TUNED["estimator"]), TUNED["alpha"]
+    settings = alphabet.tree.arrays, CTW_TUNED["alpha"]
     seconds, betas = [], 0
     for _ in range(repeats):
         started = time.perf_counter()
@@ -53,7 +53,7 @@ def weights_table(weighed: list[dict], spread) -> list[str]:
         return []
     lines = [
         "",
-        f"Weights of a context tree (chars, order {ORDER}, estimator {TUNED['estimator']}), from tables to betas in host memory:",
+        f"Weights of a context tree (chars, order {ORDER}, alpha {CTW_TUNED['alpha']:g}), from tables to betas in host memory:",
         "",
     ]
     lines += ["| chars | backend | n | weights s | rows | betas |", "|---|---|---|---|---|---|"]

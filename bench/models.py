@@ -37,7 +37,7 @@ VARIANTS = {  # of a model in the registry, by options
     "ppm-ue": ("ppm", {"update_exclusion": True}),
     "ppm-longest": ("ppm", {"start": "longest"}),
     "ppm-inherit-static": ("ppm-inherit", {"online": False}),
-    "ctw-kt": ("ctw", {"estimator": "kt"}),
+    "ctw-kt": ("ctw", {"alpha": 0.5}),
     "ctw-kt1": ("ctw", asdict(CTWOptions())),
 }
 DEFAULT = [entry.name for entry in ENTRIES if entry.contexts == CHARACTER_ORDERS]

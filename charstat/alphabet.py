@@ -21,7 +21,7 @@ import numpy as np
 from numba import njit
 
 from charstat.errors import CorpusError
-from charstat.tree import ESCAPE, DecisionTree, class_huffman, leaves
+from charstat.tree import ESCAPE, CodeTree, class_huffman, leaves
 
 OWN_SYMBOLS = 127
 CODE_POINTS = 0x110000
@@ -100,7 +100,7 @@ class Alphabet:
     """chars: the characters with a symbol of their own, in symbol order. rare: counts of the others in the training text."""
 
     chars: str
-    tree: DecisionTree = field(repr=False, compare=False)
+    tree: CodeTree = field(repr=False, compare=False)
     rare: dict[str, int] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -118,7 +118,7 @@ class Alphabet:
         own = sorted(int(p) for p in ranked[:OWN_SYMBOLS])
         rare = {chr(p): int(counts[p]) for p in sorted(int(p) for p in ranked[OWN_SYMBOLS:])}
         pairs = class_huffman([chr(p) for p in own], [int(counts[p]) for p in own], sum(rare.values()))
-        return cls("".join(leaves(pairs)[:-1]), DecisionTree.from_pairs(pairs), rare)
+        return cls("".join(leaves(pairs)[:-1]), CodeTree.from_pairs(pairs), rare)
 
     @property
     def size(self) -> int:
@@ -172,7 +172,7 @@ class Alphabet:
     @classmethod
     def from_dict(cls, d: dict) -> Alphabet:
         """The inverse of to_dict(). ValueError, KeyError or TypeError if d is no alphabet."""
-        alphabet = cls("".join(d["chars"]), DecisionTree.from_code(d["tree"]), {str(c): int(n) for c, n in d["rare"].items()})
+        alphabet = cls("".join(d["chars"]), CodeTree.from_code(d["tree"]), {str(c): int(n) for c, n in d["rare"].items()})
         if len(set(alphabet.chars)) != alphabet.size or alphabet.tree.code.count(".") != alphabet.size + 1:
             raise ValueError("an alphabet whose tree does not fit its characters")
         return alphabet

@@ -6,7 +6,7 @@
 
 build_model does that with a meter, checksums, progress and a report; the contest's entry without, because there seconds are joules.
 
-A backend is an object with `name`, `device`, `synchronize()` and `count(symbols, border, contexts, info, phase)`, which yields the
+A backend is an object with `name`, `device`, `synchronize()` and `count(symbols, n_history, contexts, info, phase)`, which yields the
 vocabulary and a CountTable for every context, in any order (cpu/backend.py, gpu/backend.py). All backends yield the same arrays,
 bit for bit. `weigh(...)` computes the weights of a context tree from the tables of the character orders (ctw/weights.py), for the
 models that use them; the weights of two backends agree but for the rounding of logarithms.
@@ -28,7 +28,6 @@ import numpy as np
 from charstat.alphabet import Alphabet
 from charstat.corpus import text_fingerprint
 from charstat.ctw.model import TUNED as CTW_TUNED
-from charstat.ctw.model import estimator_code
 from charstat.energy import EnergyMeter, PhaseEnergy
 from charstat.errors import BackendUnavailable, CorpusError, ResourceError, UserError
 from charstat.model import MAX_CHARS, Model, ModelWriter
@@ -53,16 +52,15 @@ class Backend(Protocol):
     def synchronize(self) -> None: ...
 
     def count(
-        self, symbols: np.ndarray, border: int, contexts: tuple[Context, ...], info: SymbolInfo, phase: Callable
+        self, symbols: np.ndarray, n_history: int, contexts: tuple[Context, ...], info: SymbolInfo, phase: Callable
     ) -> Iterator[CountTable | Vocabulary]: ...
 
     def weigh(
         self,
         tables: Iterable[CountTable],
         symbols: np.ndarray,
-        border: int,
+        n_history: int,
         tree: TreeArrays,
-        estimator: int,
         alpha: float,
         phase: Callable,
     ) -> Iterator[tuple[str, np.ndarray]]: ...
@@ -229,7 +227,7 @@ class CountedText:
             "text": {"chars": self.counted_chars},
         }
         if self.plan.tree_orders:
-            facts["ctw"] = {"estimator": CTW_TUNED["estimator"], "alpha": CTW_TUNED["alpha"]}
+            facts["ctw"] = {"alpha": CTW_TUNED["alpha"]}
         if self.held_out:
             facts["start"] = {"chars": len(self.held_out), "layout": self.layout, "text": text_fingerprint(self.held_out)}
         return self.writer.finish(self.alphabet, self.plan.contexts, facts | about)
@@ -318,12 +316,11 @@ def _weigh(
     writer: ModelWriter,
     watch: Watch,
 ) -> None:
-    """The weights of a context tree over these character orders, the highest first, with CTW_TUNED's estimator."""
+    """The weights of a context tree over these character orders, the highest first, with CTW_TUNED's alpha."""
     if not orders:
         return
-    estimator, alpha = estimator_code(CTW_TUNED["estimator"]), CTW_TUNED["alpha"]
     tables, tree = WrittenTables(writer, orders), alphabet.tree.arrays
-    for name, betas in engine.weigh(tables, symbols, n_history, tree, estimator, alpha, watch.phase):
+    for name, betas in engine.weigh(tables, symbols, n_history, tree, CTW_TUNED["alpha"], watch.phase):
         writer.add_weights(name, betas)
         watch.step(f"weights {name}")
 

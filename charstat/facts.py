@@ -61,7 +61,7 @@ def model_facts(model: Model) -> dict:
 def _weights(model: Model) -> dict | None:
     """What is told of a model's weights of a context tree; None where it has none."""
     stored = model.weights
-    return stored and {"estimator": stored.estimator, "alpha": stored.alpha, "levels": list(stored.levels), "bytes": model.betas.nbytes}
+    return stored and {"alpha": stored.alpha, "levels": list(stored.levels), "bytes": model.betas.nbytes}
 
 
 def default_out(corpus: Corpus, order: int, contexts: str, limit: int | None, held_out: int, models: list[str]) -> Path:

@@ -45,7 +45,6 @@ class StoredWeights:
     levels: {context name: (start, size)} in Model.betas, for every character order but the highest, rising.
     """
 
-    estimator: str
     alpha: float
     levels: dict[str, tuple[int, int]]
 
@@ -65,10 +64,10 @@ class StoredWeights:
             if at != end:
                 raise ValueError("the levels of ctw do not fill betas.npy")
             end += n
-        estimator, alpha = entry["estimator"], entry["alpha"]
-        if end != size or not isinstance(estimator, str) or not isinstance(alpha, float) or not 0.0 < alpha < math.inf:
+        alpha = entry["alpha"]
+        if end != size or not isinstance(alpha, float) or not 0.0 < alpha < math.inf:
             raise ValueError("ctw does not describe betas.npy")
-        return cls(estimator, alpha, levels)
+        return cls(alpha, levels)
 
 
 class ModelWriter:
@@ -128,7 +127,7 @@ class ModelWriter:
         }
 
     def finish(self, alphabet: Alphabet, contexts: Iterable[Context], info: dict) -> Model:
-        """The model. info goes into the manifest: text, data, order, build, models, start, estimator and alpha of weights. A directory
+        """The model. info goes into the manifest: text, data, order, build, models, start, alpha of weights. A directory
         is put in place."""
         manifest = self._manifest(alphabet, contexts, info)
         if "ctw" in info:

@@ -270,7 +270,7 @@ def _built_for(result: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("Built for", ", ".join(result["models"]))] if result["models"] != [DEFAULT_MODEL] else []
     if (w := result["weights"]) is not None:
         of = f"{w['levels'][0]} to {w['levels'][-1]}, " if w["levels"] else ""
-        rows.append(("CTW weights", f"{of}{w['estimator']} estimator, alpha {w['alpha']:g}, {_bytes(w['bytes'])}"))
+        rows.append(("CTW weights", f"{of}alpha {w['alpha']:g}, {_bytes(w['bytes'])}"))
     if result["start_chars"]:
         rows.append(("Mixture's start", f"learned from {result['start_chars']:,} held-out characters"))
     return rows

@@ -1,10 +1,10 @@
-"""The decomposition tree: a symbol as a path of binary decisions.
+"""The code tree: a symbol as a path of binary decisions.
 
 A Huffman tree over character classes (space and newline, lower case, upper case, digit, other), with a Huffman tree over
-the symbols of each class below it. Class first, because a class is what a context predicts best: measured against a plain
-Huffman tree and a flat code, it costs the fewest bits per character. Five decisions a character on English.
+the symbols of each class below it. The class comes first, because it is what a context predicts best: this tree costs fewer bits
+per character than a plain Huffman tree or a flat code. On English, a character takes about five decisions.
 
-Leaves stand in symbol order: the alphabet numbers its symbols by their place in this tree, so that every node covers a
+Leaves are in symbol order: the alphabet numbers its symbols by their place in this tree, so that every node covers a
 contiguous range of symbols [lo, hi), split at mid, and the mass of a count table under a node is a difference of two
 cumulative counts. The escape symbol is the last leaf.
 
@@ -94,25 +94,25 @@ class TreeArrays(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DecisionTree:
-    """A decomposition tree over symbols; `code` is its preorder shape: one character a node, '(' inner, '.' leaf."""
+class CodeTree:
+    """A code tree over symbols. `code` is its shape in preorder, one character a node: '(' inner, '.' leaf."""
 
     code: str
     arrays: TreeArrays
 
     @classmethod
-    def from_pairs(cls, tree: object) -> DecisionTree:
+    def from_pairs(cls, tree: object) -> CodeTree:
         return cls.from_code(_encode(tree))
 
     @classmethod
-    def from_code(cls, code: str) -> DecisionTree:
-        """The tree of a preorder shape; leaf i is symbol i, the last leaf is ESCAPE. ValueError if it is no tree."""
+    def from_code(cls, code: str) -> CodeTree:
+        """The tree of a preorder shape; leaf i is symbol i, the last leaf is ESCAPE. ValueError if it is not the shape of a tree."""
         n = code.count(".")
         if not 2 <= n <= SYMBOLS or code.count("(") != n - 1 or set(code) - {"(", "."}:
-            raise ValueError("not the shape of a decision tree")
+            raise ValueError("not the shape of a code tree")
         shape, end = _decode(code, 0)
         if end != len(code):
-            raise ValueError("not the shape of a decision tree")
+            raise ValueError("not the shape of a code tree")
         return cls(code, _arrays(shape, n))
 
 
@@ -122,7 +122,7 @@ def _encode(tree: object) -> str:
 
 def _decode(code: str, at: int) -> tuple[object, int]:
     if at >= len(code):
-        raise ValueError("not the shape of a decision tree")
+        raise ValueError("not the shape of a code tree")
     if code[at] == ".":
         return None, at + 1
     left, at = _decode(code, at + 1)
@@ -149,7 +149,7 @@ def _arrays(shape: object, n: int) -> TreeArrays:
     number = 0
     for t, first_leaf, nodes, bits in queue:
         if len(bits) > MAX_DEPTH:
-            raise ValueError(f"a decision tree deeper than {MAX_DEPTH}")
+            raise ValueError(f"the code tree is deeper than {MAX_DEPTH}")
         if t is None:
             symbol = symbol_of(first_leaf)
             me = LEAF + symbol

@@ -11,15 +11,12 @@ from charstat.ngram.hashing import CHARS, char_identity, push_symbol
 from charstat.tree import LEAF
 
 
-def log_kt(n0, n1, alpha, zero_redundancy):
-    """log of the estimator's block probability, by its sequential definition where that is short, by gamma functions elsewhere."""
+def log_beta(n0, n1, alpha):
+    """log of the block probability of Beta(alpha, alpha), by gamma functions."""
     if n0 + n1 == 0:
         return 0.0
     rising = math.lgamma(n0 + alpha) + math.lgamma(n1 + alpha) - 2 * math.lgamma(alpha)
-    log_p = rising - math.lgamma(n0 + n1 + 2 * alpha) + math.lgamma(2 * alpha)
-    if zero_redundancy:
-        return math.log(0.5 * math.exp(log_p) + 0.25 * ((n0 == 0) + (n1 == 0)))
-    return log_p
+    return rising - math.lgamma(n0 + n1 + 2 * alpha) + math.lgamma(2 * alpha)
 
 
 def log_add(a, b):
@@ -36,7 +33,7 @@ def count_contexts(symbols, border, orders):
     return counts
 
 
-def node_betas(symbols, border, orders, tree, alpha, zero_redundancy=False):
+def node_betas(symbols, border, orders, tree, alpha):
     """{order: {(context, node): beta}} of every node where something was seen, for all orders but the highest."""
     symbols = [int(s) for s in symbols]
     counts = count_contexts(symbols, border, orders)
@@ -54,7 +51,7 @@ def node_betas(symbols, border, orders, tree, alpha, zero_redundancy=False):
 
     @cache
     def log_weighted(order, context, v):
-        log_e = log_kt(*split(order, context, v), alpha, zero_redundancy)
+        log_e = log_beta(*split(order, context, v), alpha)
         if order == orders[-1]:
             return log_e
         return log_add(log_e, log_children(order, context, v)) - math.log(2)
@@ -69,7 +66,7 @@ def node_betas(symbols, border, orders, tree, alpha, zero_redundancy=False):
         for context in counts[order]:
             for v in range(tree.child.shape[0]):
                 if sum(n := split(order, context, v)):
-                    betas[order][context, v] = math.exp(log_kt(*n, alpha, zero_redundancy) - log_children(order, context, v))
+                    betas[order][context, v] = math.exp(log_beta(*n, alpha) - log_children(order, context, v))
     return betas
 
 

@@ -300,7 +300,7 @@ def trie_words(trie) -> list[tuple[int, ...]]:
     return words
 
 
-# The decision tree, from its code.
+# The code tree, from its code.
 
 
 class TreeTwin:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from charstat.counting import build_model
 from charstat.ctw import ContextTreeWeighting
-from charstat.ctw.model import deterministic_escapes
-from charstat.ctw.weights import KT, ZERO_REDUNDANCY, gamma_table, log_estimate
+from charstat.ctw.kernels import USED
+from charstat.ctw.weights import gamma_table, log_estimate
 from charstat.errors import ContextError
 from charstat.tree import ESCAPE
 
@@ -43,12 +43,6 @@ def kt(zeros: int, ones: int) -> Fraction:
     return p
 
 
-def zero_redundancy(zeros: int, ones: int) -> Fraction:
-    if not zeros and not ones:
-        return Fraction(1)
-    return kt(zeros, ones) / 2 + Fraction(int(not zeros) + int(not ones), 4)
-
-
 def sources(depth: int, context: str = ""):
     """(cost in bits, leaves) of every binary tree source: a set of contexts, none the suffix of another, that covers all pasts."""
     yield int(len(context) < depth), [context]
@@ -57,11 +51,9 @@ def sources(depth: int, context: str = ""):
             yield 1 + c0 + c1, s0 + s1
 
 
-def weighted(counts, depth, estimator=kt) -> Fraction:
+def weighted(counts, depth) -> Fraction:
     """P of everything counted: the sum over all tree sources."""
-    return sum(
-        Fraction(1, 2**cost) * math.prod((estimator(*counts[s]) for s in leaves), start=Fraction(1)) for cost, leaves in sources(depth)
-    )
+    return sum(Fraction(1, 2**cost) * math.prod((kt(*counts[s]) for s in leaves), start=Fraction(1)) for cost, leaves in sources(depth))
 
 
 def count(counts, history, char, depth):
@@ -89,23 +81,14 @@ def test_published_values():
     gammas = gamma_table(0.5)
     for (a, b), value in table.items():
         assert kt(a, b) == Fraction(value)
-        assert math.exp(log_estimate(a, b, KT, 0.5, gammas)) == pytest.approx(float(Fraction(value)), rel=1e-12)
-        zr = math.exp(log_estimate(a, b, ZERO_REDUNDANCY, 0.5, gammas))
-        assert zr == pytest.approx(float(zero_redundancy(a, b)), rel=1e-12)
-    assert math.exp(log_estimate(5000, 1, KT, 0.5, gammas)) == pytest.approx(float(kt(5000, 1)), rel=1e-7)
+        assert math.exp(log_estimate(a, b, 0.5, gammas)) == pytest.approx(float(Fraction(value)), rel=1e-12)
+    assert math.exp(log_estimate(5000, 1, 0.5, gammas)) == pytest.approx(float(kt(5000, 1)), rel=1e-7)
     counts = defaultdict(lambda: [0, 0])
     text = "010" + "0110100"
     text = text.replace("0", "a").replace("1", "b")
     for i in range(3, len(text)):
         count(counts, text[i - 3 : i], text[i], 3)
     assert weighted(counts, 3) == Fraction(95, 32768)
-
-
-def test_zero_redundancy_escapes():
-    got = deterministic_escapes(40)
-    for n in range(1, 40):
-        assert got[n] == pytest.approx(float(zero_redundancy(n, 1) / zero_redundancy(n, 0)), rel=1e-12)
-    assert got[0] == 0.5
 
 
 def share_of_b(ctw) -> float:
@@ -119,26 +102,26 @@ def share_of_b(ctw) -> float:
 binary_texts = st.text("ab", min_size=3, max_size=24).filter(lambda t: len(set(t)) == 2)
 
 
-@given(train=binary_texts, stream=binary_texts, depth=st.integers(0, 2), estimator=st.sampled_from(["kt", "zero-redundancy"]))
+@given(train=binary_texts, stream=binary_texts, depth=st.integers(0, 2))
 @settings(max_examples=40, deadline=None)
-def test_against_the_sum_over_all_tree_sources(train, stream, depth, estimator):
+def test_against_the_sum_over_all_tree_sources(train, stream, depth):
     """Static weights from the tables, then online updates: P(next) = P_w(all counts and it) / P_w(all counts), at every step."""
-    definition = kt if estimator == "kt" else zero_redundancy
     model = model_of(train, "o0,o1,o2")
-    ctw = ContextTreeWeighting(model, estimator=estimator, max_order=depth)
+    ctw = ContextTreeWeighting(model, max_order=depth)
     ctw.reset()
     counts = defaultdict(lambda: [0, 0])
     for i in range(len(train)):
         count(counts, train[max(0, i - depth) : i], train[i], depth)
-    ctw.state.modes[1] = 0  # the past that the batch form wants: seen, not counted
+    learning = ctw.state.settings
+    ctw.state = ctw.state._replace(settings=learning._replace(online=False))  # the past of the batch form: seen, not counted
     ctw.score(stream[:depth])
-    ctw.state.modes[1] = 1
+    ctw.state = ctw.state._replace(settings=learning)
     for i in range(depth, len(stream)):
-        history, before = stream[i - depth : i], weighted(counts, depth, definition)
+        history, before = stream[i - depth : i], weighted(counts, depth)
         for char, p in (("b", share_of_b(ctw)), ("a", 1.0 - share_of_b(ctw))):
             if char == stream[i]:
                 count(counts, history, char, depth)
-                assert p == pytest.approx(float(weighted(counts, depth, definition) / before), rel=1e-4)
+                assert p == pytest.approx(float(weighted(counts, depth) / before), rel=1e-4)
         ctw.observe(stream[i])
 
 
@@ -171,10 +154,8 @@ def test_multi_symbol_steps_weigh_like_the_definition():
 
 EVERY = [
     functools.partial(ContextTreeWeighting),
-    functools.partial(ContextTreeWeighting, estimator="zero-redundancy", max_order=2),
-    functools.partial(
-        ContextTreeWeighting, estimator="adaptive", alpha=0.1, online_weight=8.0, decay=0.8, static_cap=100.0, beta_limit=1e3
-    ),
+    functools.partial(ContextTreeWeighting, max_order=2),
+    functools.partial(ContextTreeWeighting, alpha=0.1, online_weight=8.0, decay=0.8, static_cap=100.0, beta_limit=1e3),
     functools.partial(ContextTreeWeighting, online=False),
 ]
 
@@ -233,10 +214,10 @@ def test_forgetting_bounds_memory():
     rng = np.random.default_rng(5)
     bits = ctw.score("".join(rng.choice(list("abcdefgh"), 3000)))
     assert np.isfinite(bits).all()
-    assert ctw.state.at[3] < 2000 + 256 * ctw._deepest * 4
+    assert ctw.state.at[USED] < 2000 + 256 * ctw._deepest * 4
     assert ctw.probabilities().sum() == pytest.approx(1.0, abs=1e-9)
 
 
 def test_user_mistakes():
-    with pytest.raises(ContextError, match="kt, zero-redundancy, adaptive"):
-        ContextTreeWeighting(model_of(PROSE), estimator="laplace")
+    with pytest.raises(ContextError, match="alpha must be a positive number, not 0"):
+        ContextTreeWeighting(model_of(PROSE), alpha=0.0)

@@ -17,7 +17,7 @@ from charstat.cli import cli
 from charstat.cpu.backend import CPUBackend
 from charstat.ctw import CTW_TUNED, ContextTreeWeighting
 from charstat.ctw.links import parent_links
-from charstat.ctw.weights import KT, UNITS_PER_NAT, ZERO_REDUNDANCY, gamma_table, log_estimate, n_slots, weigh_text
+from charstat.ctw.weights import UNITS_PER_NAT, gamma_table, log_estimate, n_slots, weigh_text
 from charstat.ngram.contexts import select_contexts
 
 PROSE = "The European lobster ( Homarus gammarus ) is a species of clawed lobster , 60 cm long .\nIt is a lobster , too . " * 2
@@ -34,15 +34,15 @@ def counted(text, contexts, border=0, order=8):
     return model.alphabet.encode(text), tables, model.alphabet.tree.arrays
 
 
-def weights_of(symbols, tables, tree, border=0, estimator=KT, alpha=0.2, threads=1):
-    return dict(weigh_text(reversed(tables), symbols, border, tree, estimator, alpha, threads))
+def weights_of(symbols, tables, tree, border=0, alpha=0.2, threads=1):
+    return dict(weigh_text(reversed(tables), symbols, border, tree, alpha, threads))
 
 
-def check(text, contexts, border=0, estimator=KT, alpha=0.2):
+def check(text, contexts, border=0, alpha=0.2):
     symbols, tables, tree = counted(text, contexts, border)
     orders = [table.context.param for table in tables]
-    expected = node_betas(symbols, border, orders, tree, alpha, estimator == ZERO_REDUNDANCY)
-    found = weights_of(symbols, tables, tree, border, estimator, alpha)
+    expected = node_betas(symbols, border, orders, tree, alpha)
+    found = weights_of(symbols, tables, tree, border, alpha)
     assert list(found) == [table.context.name for table in reversed(tables[:-1])]
     contexts_of = count_contexts([int(s) for s in symbols], border, orders)
     for table in tables[:-1]:
@@ -56,9 +56,9 @@ def check(text, contexts, border=0, estimator=KT, alpha=0.2):
 
 
 @pytest.mark.parametrize("contexts", CHAINS)
-@pytest.mark.parametrize(("estimator", "alpha"), [(KT, 0.5), (KT, 0.2), (ZERO_REDUNDANCY, 0.5)])
-def test_every_beta_by_its_definition(contexts, estimator, alpha):
-    check(PROSE[:160], contexts, estimator=estimator, alpha=alpha)
+@pytest.mark.parametrize("alpha", [0.5, 0.2])
+def test_every_beta_by_its_definition(contexts, alpha):
+    check(PROSE[:160], contexts, alpha=alpha)
 
 
 @given(
@@ -112,7 +112,7 @@ def test_large_counts():
     """Beyond the table of log gamma: Stirling's series goes on where the table ends, and 20,000 equal characters have their sums."""
     gammas = gamma_table(0.2)
     for n in (4094, 4095, 4096, 4097, 100_000):
-        below, above = log_estimate(n, 3, KT, 0.2, gammas), log_estimate(n + 1, 3, KT, 0.2, gammas)
+        below, above = log_estimate(n, 3, 0.2, gammas), log_estimate(n + 1, 3, 0.2, gammas)
         assert above - below == pytest.approx(np.log((n + 0.2) / (n + 3.4)), abs=1e-9)
     check("ab" + "a" * 20_000, "o0,o1,o9,o11")
     assert 2**63 / UNITS_PER_NAT >= 2 * 2**31  # nats, for 2**31 characters
@@ -128,12 +128,12 @@ def model():
 
 def test_the_build_stores_them(model):
     assert model.models == ("ctw",) and model.manifest["preset"] == "chars"
-    assert (model.weights.estimator, model.weights.alpha) == (CTW_TUNED["estimator"], CTW_TUNED["alpha"])
+    assert model.weights.alpha == CTW_TUNED["alpha"]
     assert list(model.weights.levels) == ["o0", "o1", "o2", "o3", "o4", "o5", "o6", "o8"]
     assert "weights" in [phase["name"] for phase in model.manifest["build"]["phases"]]
     tables = sorted(model.tables.values(), key=lambda table: -table.context.param)
     symbols = model.alphabet.encode(TRAINED)
-    for name, betas in weigh_text(tables, symbols, 0, model.alphabet.tree.arrays, KT, CTW_TUNED["alpha"], 1):
+    for name, betas in weigh_text(tables, symbols, 0, model.alphabet.tree.arrays, CTW_TUNED["alpha"], 1):
         at, size = model.weights.levels[name]
         assert np.array_equal(model.betas[at : at + size], betas)
     assert model.n_bytes == sum(a.nbytes for a in model.columns.values()) + model.betas.nbytes
@@ -193,7 +193,6 @@ def break_manifest(path, change):
         lambda m: m.pop("ctw"),
         lambda m: m["ctw"].pop("alpha"),
         lambda m: m["ctw"].update(alpha=0),
-        lambda m: m["ctw"].update(estimator=3),
         lambda m: m["ctw"].update(levels=[]),
         lambda m: m["ctw"]["levels"].pop("o8"),
         lambda m: m["ctw"]["levels"].update(o11=[0, 5]),
@@ -243,7 +242,7 @@ def test_order_zero_alone():
     assert evaluate(model.char_model(), "abra").bits_per_char < 4
 
 
-def test_backends_share_the_seam(model):
+def test_the_cpu_backend_weighs_in_one_phase(model):
     tables = sorted(model.tables.values(), key=lambda table: -table.context.param)
     phases = []
 
@@ -253,7 +252,7 @@ def test_backends_share_the_seam(model):
 
         __enter__ = __exit__ = lambda self, *_: None
 
-    found = dict(CPUBackend(2).weigh(tables, model.alphabet.encode(TRAINED), 0, model.alphabet.tree.arrays, KT, 0.2, Phase))
+    found = dict(CPUBackend(2).weigh(tables, model.alphabet.encode(TRAINED), 0, model.alphabet.tree.arrays, 0.2, Phase))
     assert phases == ["weights"] and list(found) == ["o8", "o6", "o5", "o4", "o3", "o2", "o1", "o0"]
 
 
@@ -285,8 +284,8 @@ def test_command_line(workplace):
     shown = run("eval", "--chars", 300, "--gate", 0).stdout
     assert "Predicted by" in shown and "ctw: context-tree weighting" in shown
     looked = run("inspect").stdout
-    assert "ctw, ppm" in looked and "o0 to o8, adaptive estimator, alpha 0.3" in looked
-    assert json.loads(run("inspect", "--json").stdout)["weights"]["estimator"] == "adaptive"
+    assert "ctw, ppm" in looked and "o0 to o8, alpha 0.3" in looked
+    assert json.loads(run("inspect", "--json").stdout)["weights"]["alpha"] == 0.3
     both = json.loads(run("eval", "--chars", 300, "--gate", 0, "--models", "ctw,mix", "--json").stdout)
     assert [row["model"] for row in both["models"]] == ["ctw", "mix"] and both["char_model"] is None
     assert both["models"][0]["bits_per_char"] == evaluated["bits_per_char"]

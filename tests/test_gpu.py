@@ -178,7 +178,7 @@ def test_a_text_too_large_for_the_device_is_counted_on_the_cpu(text, library):
         fake = FakeCupy(limit, library)
         backend = GPUBackend(fake, kernels=library is not None)
         assert_equal(counted(backend, text("english"), 100, "wide", 14), on_cpu(text("english"), 100, "wide", 14))
-        assert backend.notes and all(n.startswith("counted on the CPU, for want of device memory: ") for n in backend.notes)
+        assert backend.notes and all(n.startswith("counted on the CPU, not enough device memory: ") for n in backend.notes)
         assert fake.memory.live == 0
 
 

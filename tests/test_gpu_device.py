@@ -38,8 +38,8 @@ def fake_driver(monkeypatch, version):
         (12040, "the NVIDIA driver supports CUDA 12.4: pip install 'cupy-cuda12x[ctk]'"),
         (13000, "the NVIDIA driver supports CUDA 13.0: pip install 'cupy-cuda13x[ctk]'"),
         (14010, "the NVIDIA driver supports CUDA 14.1: pip install 'cupy-cuda13x[ctk]'"),
-        (11080, "the NVIDIA driver supports CUDA 11.8, CuPy needs 12: update the driver"),
-        (None, "no NVIDIA driver was found here; where there is one: pip install 'cupy-cuda13x[ctk]', or 'cupy-cuda12x[ctk]' for CUDA 12"),
+        (11080, "the NVIDIA driver supports CUDA 11.8, CuPy needs 12 or later: update the driver"),
+        (None, "no NVIDIA driver was found; on a machine with one: pip install 'cupy-cuda13x[ctk]', or 'cupy-cuda12x[ctk]' for CUDA 12"),
     ],
 )
 def test_without_cupy_the_advice_fits_the_driver(monkeypatch, version, advice):
@@ -87,7 +87,7 @@ def test_a_device_that_works_is_chosen(monkeypatch, library):
         ),
         (
             lambda c: c.memory.__setattr__("limit", 1 << 30),
-            f"Fake GPU has 1.1 GB of memory to use, counting 540,000,000 characters takes {least_bytes(540_000_000) / 1e9:.1f}",
+            f"Fake GPU has 1.1 GB of free memory; counting 540,000,000 characters takes {least_bytes(540_000_000) / 1e9:.1f} GB",
         ),
     ],
 )

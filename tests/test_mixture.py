@@ -477,7 +477,7 @@ def test_learning_helps(model, english):
 
 
 def test_on_wikitext(wikitext_val):
-    """The gains that DESIGN counts on, on genuine text: words and classes beside characters, higher orders."""
+    """The gains that the design relies on, on genuine text: words and classes beside characters, higher orders."""
     train, text = wikitext_val[20_000:], wikitext_val[:6_000]
     chars = fresh(build_model(train, order=4, contexts="chars", threads=1)).score(text).mean()
     default = fresh(build_model(train, order=8, threads=1)).score(text).mean()

@@ -89,9 +89,10 @@ def assert_layout(table: CountTable):
     width = identity_bits(table.context)
     absent = [i ^ 1 << b for i in identities[:20] for b in (0, 3, width - 1)] + [0, (1 << width) - 1]
     known = set(identities)
-    for identity, span in [*zip(identities, itertools.pairwise(starts), strict=True), *((i, (0, 0)) for i in absent if i not in known)]:
-        _, *found = find_context(np.uint64(identity), width, table.bits, table.start_bits, table.buckets, 0, table.records, 0)
-        assert found == span
+    present = [(identity, (i, *starts[i : i + 2])) for i, identity in enumerate(identities)]
+    for identity, wanted in [*present, *((i, (-1, 0, 0)) for i in absent if i not in known)]:
+        found = find_context(np.uint64(identity), width, table.bits, table.start_bits, table.buckets, 0, table.records, 0)
+        assert found == wanted
     for a, b in itertools.pairwise(starts):
         inside = table.symbols()[a:b].tolist()
         assert inside == sorted(set(inside)) and inside

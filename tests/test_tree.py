@@ -8,21 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import ESCAPE, TreeTwin, char_class
 
-from charstat.tree import CLASSES, LEAF, MAX_DEPTH, DecisionTree, character_class, class_huffman, huffman, leaves
+from charstat.tree import CLASSES, LEAF, MAX_DEPTH, CodeTree, character_class, class_huffman, huffman, leaves
 
 # a 5, b 2, c 1, d 1, r 2, each + 1: lower case is ((b r) ((c d) a)), the escape (0 + 1) is lighter and goes to the right
 ABRACADABRA = "(((..((...."
 CODES = {"b": "000", "r": "001", "c": "0100", "d": "0101", "a": "011"}
 
 
-def bits(tree: DecisionTree, symbol: int) -> str:
+def bits(tree: CodeTree, symbol: int) -> str:
     a = tree.arrays
     return "".join(str(b) for b in a.path_bit[symbol, : a.depth[symbol]])
 
 
 def test_abracadabra():
     pairs = class_huffman(list("abcdr"), [5, 2, 1, 1, 2], 0)
-    tree = DecisionTree.from_pairs(pairs)
+    tree = CodeTree.from_pairs(pairs)
     assert leaves(pairs) == [*"brcda", ESCAPE]
     assert tree.code == ABRACADABRA
     assert {c: bits(tree, i) for i, c in enumerate("brcda")} == CODES
@@ -43,7 +43,7 @@ def test_classes_come_first():
     """No letter shares a decision with a digit before both classes are told apart."""
     text = " \nabcxyzABC012.,"
     pairs = class_huffman(list(text), list(range(1, len(text) + 1)), 3)
-    tree, order = DecisionTree.from_pairs(pairs), leaves(pairs)
+    tree, order = CodeTree.from_pairs(pairs), leaves(pairs)
     prefixes = {}
     for name in ("space", "lower", "upper", "digit"):
         codes = [bits(tree, i) for i, c in enumerate(order[:-1]) if char_class(c) == name]
@@ -73,7 +73,7 @@ weights = st.lists(st.integers(0, 10**6), min_size=1, max_size=127)
 def test_arrays_against_the_twin(counts, escapes):
     chars = [chr(32 + i) for i in range(len(counts))]
     pairs = class_huffman(chars, counts, escapes)
-    tree = DecisionTree.from_pairs(pairs)
+    tree = CodeTree.from_pairs(pairs)
     a, twin = tree.arrays, TreeTwin(tree.code)
     assert sorted(leaves(pairs)[:-1]) == sorted(chars) and leaves(pairs)[-1] == ESCAPE
     assert sorted(twin.symbols) == [*range(len(chars)), ESCAPE]
@@ -123,23 +123,23 @@ def test_huffman_is_as_short_as_can_be(counts):
 
 @given(weights)
 def test_code_round_trip(counts):
-    tree = DecisionTree.from_pairs(class_huffman([chr(32 + i) for i in range(len(counts))], counts, 0))
-    again = DecisionTree.from_code(tree.code)
+    tree = CodeTree.from_pairs(class_huffman([chr(32 + i) for i in range(len(counts))], counts, 0))
+    again = CodeTree.from_code(tree.code)
     assert again.code == tree.code
     assert all(np.array_equal(x, y) for x, y in zip(tree.arrays, again.arrays, strict=True))
 
 
 @pytest.mark.parametrize("code", ["", ".", "(", "..", "(.", "(...", ".(.", "(..)", "((..", "(. .", "(" * 128 + "." * 129, "é"])
 def test_no_tree(code):
-    with pytest.raises(ValueError, match="decision tree"):
-        DecisionTree.from_code(code)
+    with pytest.raises(ValueError, match="code tree"):
+        CodeTree.from_code(code)
 
 
 def test_too_deep():
     deepest = "(." * MAX_DEPTH + "."
-    assert DecisionTree.from_code(deepest).arrays.depth[ESCAPE] == MAX_DEPTH
+    assert CodeTree.from_code(deepest).arrays.depth[ESCAPE] == MAX_DEPTH
     with pytest.raises(ValueError, match="deeper"):
-        DecisionTree.from_code("(." + deepest)
+        CodeTree.from_code("(." + deepest)
 
 
 def test_most_skewed_counts():
@@ -148,5 +148,5 @@ def test_most_skewed_counts():
     while sum(counts) < 1 << 40:
         counts.append(counts[-1] + counts[-2])
     chars = [chr(0x61 + i) if i < 26 else chr(0x3B1 + i - 26) for i in range(len(counts))]
-    tree = DecisionTree.from_pairs(class_huffman(chars, counts, 0))
+    tree = CodeTree.from_pairs(class_huffman(chars, counts, 0))
     assert tree.arrays.depth.max() < MAX_DEPTH

@@ -56,7 +56,7 @@ def run_contest(
     meter: Callable[[], EnergyMeter] = EnergyMeter,
     progress: Callable[[str, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Run a submission on texts in the contest's layout; the result's fields (CONTRACT.md, section 2, and more), JSON values only.
+    """Run a submission on texts in the contest's layout; the result's fields (those of the contest's rules, and more), JSON values only.
 
     meter: makes the meter of each window. progress: told the step ("import", "train", "evaluate") and the characters done.
     BrokenSubmission, with the reason, if it does not keep the contract; CorpusError if there is nothing to score.

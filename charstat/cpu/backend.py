@@ -35,7 +35,7 @@ def _fill_char_keys(symbols, classes, kind, param, reach, lo, hi, out):
 
 
 class CPUBackend:
-    """Counts with numba kernels on `threads` threads; key buffers stay within budget_bytes where that is given."""
+    """Counts with numba kernels on `threads` threads; key buffers stay within budget_bytes, if given."""
 
     name = "cpu"
 
@@ -48,27 +48,27 @@ class CPUBackend:
         return f"{self.threads} CPU thread{'s' if self.threads > 1 else ''}"
 
     def synchronize(self) -> None:
-        """Nothing is left running between calls."""
+        """Nothing to do: the CPU backend has finished when a call returns."""
 
     def count(
-        self, symbols: np.ndarray, border: int, contexts: tuple[Context, ...], info: SymbolInfo, phase: Callable
+        self, symbols: np.ndarray, n_history: int, contexts: tuple[Context, ...], info: SymbolInfo, phase: Callable
     ) -> Iterator[CountTable | Vocabulary]:
         """Yield the vocabulary (where there are word contexts) and the table of every context, in any order.
 
-        symbols: uint8 [n]; the first `border` are history, context only. phase(name) is a context manager that measures.
+        symbols: uint8 [n]; the first `n_history` are history, context only. phase(name) is a context manager that measures.
         """
         exact = [c for c in contexts if c.kind == CHARS and c.param <= EXACT_ORDER]
         hashed = [c for c in contexts if not c.is_words and c not in exact]
         words = [c for c in contexts if c.is_words]
         if exact:
             with phase("orders"):
-                yield from exact_tables(symbols, border, exact, self.threads, self.budget_bytes)
+                yield from exact_tables(symbols, n_history, exact, self.threads, self.budget_bytes)
         for context in hashed:
             with phase("hashed"):
-                yield self._char_table(symbols, border, context, info)
+                yield self._char_table(symbols, n_history, context, info)
         if words:
             with phase("words"):
-                tokens = tokenize(symbols, border, info)
+                tokens = tokenize(symbols, n_history, info)
                 yield tokens.vocabulary
                 for context in words:
                     yield self._word_table(tokens, context)
@@ -77,9 +77,8 @@ class CPUBackend:
         self,
         tables: Iterable[CountTable],
         symbols: np.ndarray,
-        border: int,
+        n_history: int,
         tree: TreeArrays,
-        estimator: int,
         alpha: float,
         phase: Callable,
     ) -> Iterator[tuple[str, np.ndarray]]:
@@ -88,15 +87,15 @@ class CPUBackend:
         tables: those of the character orders, the highest first, down to order 0, counted from these symbols.
         """
         with phase("weights"):
-            yield from weigh_text(tables, symbols, border, tree, estimator, alpha, self.threads)
+            yield from weigh_text(tables, symbols, n_history, tree, alpha, self.threads)
 
-    def _char_table(self, symbols: np.ndarray, border: int, context: Context, info: SymbolInfo) -> CountTable:
+    def _char_table(self, symbols: np.ndarray, n_history: int, context: Context, info: SymbolInfo) -> CountTable:
         def fill(lo: int, hi: int, out: np.ndarray) -> int:
-            return _fill_char_keys(symbols, info.classes, context.kind, context.param, context.reach, border + lo, border + hi, out)
+            return _fill_char_keys(symbols, info.classes, context.kind, context.param, context.reach, n_history + lo, n_history + hi, out)
 
         runs = [
             run_lengths(keys, SYMBOL_BITS, False, MAX_COUNT, self.threads)
-            for keys in sorted_keys(fill, symbols.size - border, 64, self.threads, self.budget_bytes)
+            for keys in sorted_keys(fill, symbols.size - n_history, 64, self.threads, self.budget_bytes)
         ]
         return assemble(context, *join_runs(runs)[:3])
 

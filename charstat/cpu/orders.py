@@ -1,8 +1,8 @@
 """Orders 0..8 from one sort: the (k+1)-grams of a text are run-lengths of the prefixes of its sorted 9-grams.
 
-A 9-gram is packed oldest symbol highest (63 bits), so that a shorter n-gram at the same start is its prefix. Order k wants
-the n-grams whose last symbol is counted: windows that start in [border - k, n - k). The full windows start in
-[border, n - 8); the at most 16 short ones at both ends are added to each order by hand.
+A 9-gram is packed with its oldest symbol highest (63 bits), so that a shorter n-gram at the same start is its prefix. Order k counts
+the n-grams that end in a counted symbol: the windows that start in [n_history - k, n - k). The full windows start in
+[n_history, n - 8); the short ones at both ends, at most 16, are added to each order one by one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _fill_windows(symbols, start, lo, hi, out):
 
 @njit(cache=True, nogil=True)
 def _distinct(keys, counts):
-    """Run-lengths of sorted keys, in place; returns how many."""
+    """The distinct ones of sorted keys, in place, and their counts; returns how many."""
     m = 0
     i = 0
     n = keys.shape[0]
@@ -63,7 +63,7 @@ def _count_distinct(keys, shift):
 
 @njit(cache=True, nogil=True)
 def _shorten(keys, counts, out_keys, out_counts):
-    """Drop the newest symbol of every n-gram and add up the counts of those that become equal."""
+    """Drop the newest symbol of every n-gram; add the counts of n-grams that become equal."""
     m = -1
     for i in range(keys.shape[0]):
         key = keys[i] >> SYMBOL_SHIFT
@@ -75,11 +75,11 @@ def _shorten(keys, counts, out_keys, out_counts):
             out_counts[m] += counts[i]
 
 
-def sorted_ngrams(symbols: np.ndarray, border: int, threads: int, budget_bytes: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct full 9-grams that start at or after border, sorted (uint64), and their counts (uint32)."""
-    n = max(0, symbols.size - (WINDOW - 1) - border)
+def sorted_ngrams(symbols: np.ndarray, n_history: int, threads: int, budget_bytes: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct full 9-grams that start at or after n_history, sorted (uint64), and their counts (uint32)."""
+    n = max(0, symbols.size - (WINDOW - 1) - n_history)
     pieces = []
-    for keys in sorted_keys(lambda lo, hi, out: _fill_windows(symbols, border, lo, hi, out), n, 63, threads, budget_bytes):
+    for keys in sorted_keys(lambda lo, hi, out: _fill_windows(symbols, n_history, lo, hi, out), n, 63, threads, budget_bytes):
         counts = np.empty(_count_distinct(keys, 0), np.uint32)
         m = _distinct(keys, counts)
         pieces.append((keys[:m].copy(), counts))
@@ -89,16 +89,16 @@ def sorted_ngrams(symbols: np.ndarray, border: int, threads: int, budget_bytes: 
     return np.concatenate([p[0] for p in pieces]), np.concatenate([p[1] for p in pieces])
 
 
-def short_windows(symbols: np.ndarray, border: int, order: int) -> np.ndarray:
-    """The (order + 1)-grams that no full window stands for: packed, sorted, with repeats (uint64)."""
+def short_windows(symbols: np.ndarray, n_history: int, order: int) -> np.ndarray:
+    """The (order + 1)-grams that are no prefix of a full window: packed, sorted, with repeats (uint64)."""
     n = symbols.size
-    starts = [*range(max(0, border - order), min(border, n - order)), *range(max(border, n - EXACT_ORDER), n - order)]
+    starts = [*range(max(0, n_history - order), min(n_history, n - order)), *range(max(n_history, n - EXACT_ORDER), n - order)]
     packed = [sum(int(symbols[s + j]) << (SYMBOL_BITS * (order - j)) for j in range(order + 1)) for s in starts]
     return np.sort(np.array(packed, np.uint64))
 
 
 def add_ngrams(keys: np.ndarray, counts: np.ndarray, more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct sorted keys and counts with a few further n-grams (sorted, with repeats) counted in."""
+    """Distinct sorted keys and counts, with a few more n-grams (sorted, with repeats) added."""
     extra, extra_counts = np.unique(more, return_counts=True)
     at = np.searchsorted(keys, extra)
     known = np.zeros(extra.size, bool)
@@ -125,7 +125,7 @@ def _contexts_of(keys, contexts, starts):
 
 @njit(cache=True, nogil=True)
 def _by_identity(identities, bits, order):
-    """order := the indices of the identities, rising: a counting sort by the top bits, insertion sorts below them."""
+    """order := the indices that sort the identities: a counting sort by the top bits, then insertion sorts."""
     shift = np.uint64(IDENTITY_BITS - bits)
     cursors = np.zeros((1 << bits) + 1, np.int64)
     n = identities.shape[0]
@@ -162,7 +162,7 @@ def _permute(keys, counts, contexts, starts, order, max_count, identities, new_s
 
 
 def exact_table(context: Context, keys: np.ndarray, counts: np.ndarray) -> CountTable:
-    """The table of packed, sorted, distinct n-grams: contexts move to the order of their identities."""
+    """The table of packed, sorted, distinct n-grams, with its contexts in the order of their identities."""
     n = _count_distinct(keys, SYMBOL_BITS)
     contexts, starts = np.empty(n, np.uint64), np.empty(n + 1, np.uint32)
     _contexts_of(keys, contexts, starts)
@@ -173,12 +173,14 @@ def exact_table(context: Context, keys: np.ndarray, counts: np.ndarray) -> Count
     return assemble(context, identities, new_starts, rows)
 
 
-def exact_tables(symbols: np.ndarray, border: int, contexts: list[Context], threads: int, budget_bytes: int | None) -> Iterator[CountTable]:
+def exact_tables(
+    symbols: np.ndarray, n_history: int, contexts: list[Context], threads: int, budget_bytes: int | None
+) -> Iterator[CountTable]:
     """The tables of character orders up to 8, highest first."""
-    keys, counts = sorted_ngrams(symbols, border, threads, budget_bytes)
+    keys, counts = sorted_ngrams(symbols, n_history, threads, budget_bytes)
     wanted = {c.param: c for c in contexts}
     waiting: list[Future[CountTable]] = []
-    with ThreadPoolExecutor(max(1, threads - 1)) as pool:  # tables are laid out while this thread shortens the next order
+    with ThreadPoolExecutor(max(1, threads - 1)) as pool:  # the pool lays out a table while this thread shortens the next order
         for order in range(EXACT_ORDER, -1, -1):
             if order < EXACT_ORDER:
                 m = _count_distinct(keys, SYMBOL_BITS)
@@ -186,7 +188,7 @@ def exact_tables(symbols: np.ndarray, border: int, contexts: list[Context], thre
                 _shorten(keys, counts, shorter, sums)
                 keys, counts = shorter, sums
             if order in wanted:
-                all_keys, all_counts = add_ngrams(keys, counts, short_windows(symbols, border, order))
+                all_keys, all_counts = add_ngrams(keys, counts, short_windows(symbols, n_history, order))
                 waiting.append(pool.submit(exact_table, wanted[order], all_keys, all_counts))
             while len(waiting) > (threads > 1):  # one thread: wait for it
                 yield waiting.pop(0).result()

@@ -1,8 +1,8 @@
 """Sort n computed keys with one n-sized buffer: partition by the top bits, then sort every partition.
 
-The keys are never stored unsorted: a `fill` callback computes those of a range of positions into a small buffer, once to
-count how many fall into each partition and once to scatter them. Where even one buffer is too much, the partitions are
-taken in groups that fit, and the text is passed over once for every group (bounded memory, no merging).
+The keys are never stored unsorted: a `fill` callback computes the keys of a range of positions into a small buffer, once to
+count how many fall into each partition and once to scatter them. If one buffer for all keys does not fit into memory, the
+partitions are processed in groups that fit, with one pass over the text per group. Nothing has to be merged.
 
 Threads run numba kernels and numpy sorts, which release the GIL.
 """
@@ -43,7 +43,7 @@ def _scatter(keys, n, shift, lowest, highest, cursors, out):
 
 
 class _Threads:
-    """The keys of n positions, spread over threads: every thread has a span of the positions and runs its kernels chunk by chunk."""
+    """The keys of n positions, spread over threads: every thread has a span of positions and processes it chunk by chunk."""
 
     def __init__(self, fill: Fill, n: int, shift: int, threads: int, pool: ThreadPoolExecutor):
         self.fill, self.shift, self.pool = fill, shift, pool
@@ -89,7 +89,7 @@ class _Threads:
 def sorted_keys(fill: Fill, n: int, key_bits: int, threads: int, budget_bytes: int | None = None) -> Iterator[np.ndarray]:
     """Yield all keys, sorted, as one array (uint64), or as several rising arrays of at most about budget_bytes each.
 
-    Equal values of the top 12 bits are never split over two arrays. Each array is free for the caller to overwrite.
+    Keys with the same top 12 bits are in the same array. The caller may overwrite the arrays.
     """
     with ThreadPoolExecutor(threads) as pool:
         work = _Threads(fill, n, key_bits - PARTITION_BITS, threads, pool)

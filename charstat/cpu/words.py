@@ -29,7 +29,7 @@ from charstat.ngram.words import (
     word_shape,
 )
 
-SNAPSHOT_TOKENS = 1 << 14  # the features are saved this often, so that a chunk can start anywhere
+SNAPSHOT_TOKENS = 1 << 14  # tokens between two snapshots of the features, from which a chunk can start
 U24 = np.uint64(WORD_ID_BITS)
 
 
@@ -43,8 +43,8 @@ class Tokens(NamedTuple):
     snapshots: np.ndarray  # uint64 [tokens // SNAPSHOT_TOKENS + 1, N_FEATURES]: the features before these tokens
 
 
-def tokenize(symbols: np.ndarray, border: int, info: SymbolInfo) -> Tokens:
-    """The tokens of a text whose first `border` symbols are history. ResourceError above 2**24 distinct words."""
+def tokenize(symbols: np.ndarray, n_history: int, info: SymbolInfo) -> Tokens:
+    """The tokens of a text whose first `n_history` symbols are history. ResourceError above 2**24 distinct words."""
     n = int(_count_tokens(symbols, info.separator))
     starts = np.empty(n + 1, np.int64)
     _token_starts(symbols, info.separator, starts)
@@ -74,7 +74,7 @@ def tokenize(symbols: np.ndarray, border: int, info: SymbolInfo) -> Tokens:
     snapshots = np.zeros((n // SNAPSHOT_TOKENS + 1, N_FEATURES), np.uint64)
     _snapshot(ids, attributes, snapshots)
     # A token belongs to the text that holds its separator, its last symbol.
-    first = int(np.searchsorted(starts[1:], border, "right"))
+    first = int(np.searchsorted(starts[1:], n_history, "right"))
     return Tokens(build_trie(packed[order], lengths[order]), ids, first, attributes, snapshots)
 
 
@@ -108,8 +108,8 @@ def _token_hash(symbols, start, end):
 def _grow_vocabulary(symbols, starts, done, slots, owners, samples, ids):
     """Number the tokens from `done` on by first occurrence, until the end or until the hash table is half full.
 
-    slots: the token's hash, owners: its number + 1; samples: the token that first had each number. Tokens are told apart by
-    their 64-bit hash: two of a million words share one with probability 3e-8.
+    slots: the token's hash; owners: its number + 1; samples: the first token with each number. Tokens are distinguished by
+    their 64-bit hash: among a million words, two share one with probability 3e-8.
     """
     mask = slots.shape[0] - 1
     room = np.empty(slots.shape[0] // 2, np.int64)

@@ -1,20 +1,20 @@
 """Context-tree weighting while streaming: probabilities of nodes and symbols, and online updates of counts and beta.
 
-At node v of the decision tree, along the contexts of the current history from the longest (k = K - 1) to order 0:
+At node v of the code tree, along the contexts of the current history from the longest (k = K - 1) to order 0:
 
     p_k = (beta_k e_k + p_{k+1}) / (beta_k + 1)       e_k: the estimator's P(bit = 1) from n0, n1 of context k
-    p_k = e_k at the longest order; p = 1/2 where v was never seen (KT of nothing)
-    after the bit: beta_k *= e_k(bit) / p_{k+1}(bit), and n_bit += 1, for every context of the path
+    p_k = e_k at the longest order; p = 1/2 if v was never seen (no counts: n0 = n1 = 0)
+    after the bit: beta_k *= e_k(bit) / p_{k+1}(bit), and n_bit += 1, for every context on the path
 
-so that beta stays the ratio P_e / Π P_w of everything seen, and no block probability is ever stored (Willems, Shtarkov and
+So beta stays the ratio P_e / Π P_w of everything seen, and no block probability is ever stored (Willems, Shtarkov and
 Tjalkens 1995; the ratio: Volf, "Weighting techniques in data compression", 2002). Static counts come from the tables through
-cumulative counts of the current contexts, static beta from weights.py; what the stream adds is in one hash table:
+cumulative counts of the current contexts, static betas from weights.py. One hash table, Records, holds what the stream adds:
 
     key    uint64        hash of (level, context, node), 0 = free
-    value  float32 [3]   n0, n1 of the stream (weighted), beta now: a copy of the static one where it was first touched
-    stamp  uint32        when it was last touched, so that the older half can be forgotten
+    value  float32 [3]   n0, n1 of the stream (weighted); the current beta, which starts as a copy of the static one
+    stamp  uint32        when the record was last updated, so that the older half can be forgotten
 
-Below the root of a context, records are looked up only where the parent's online counts say that there is one.
+Below the root of the code tree, a node's record is looked up only if the online counts of its parent node say that one exists.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from charstat.ctw.weights import ZERO_REDUNDANCY
 from charstat.ngram.chain import POSITION, TEXT_START, Chain, Place, move_on
 from charstat.ngram.hashing import CHARS, IDENTITY_BITS, ODD_B, char_identity, mix64
 from charstat.ngram.table import find_context, row_count, row_symbol
@@ -32,44 +31,56 @@ from charstat.symbol_model import best_symbol
 from charstat.tree import LEAF, SYMBOLS, TreeArrays
 
 U0, U1 = np.uint64(0), np.uint64(1)
-PRUNE = 1e-8  # nodes that are reached less often share evenly below: nothing is looked up
-READY, EPOCH, TOP, USED = range(4)  # in Nodes.at
-ONLINE_WEIGHT, DECAY, ALPHA, BETA_LIMIT, STATIC_CAP = range(5)  # in CTW.options
+PRUNE = 1e-8  # a node reached less often is not evaluated: the leaves below it share its probability evenly
+READY, EPOCH, TOP, USED = range(4)  # in CTW.at
 NONE = -1
 
 
 class Records(NamedTuple):
+    """The online counts and betas: see the top of the file."""
+
     keys: np.ndarray  # uint64 [capacity]
     values: np.ndarray  # float32 [capacity, 3]
     stamps: np.ndarray  # uint32 [capacity]
 
 
+class Settings(NamedTuple):
+    """The options that the kernels read: see model.CTWOptions."""
+
+    alpha: float
+    online: bool
+    online_weight: float
+    decay: float
+    static_cap: float
+    beta_limit: float
+
+
 class CTW(NamedTuple):
-    """A stream: the chain and its betas, the place (chain.Place's position and history only), online records, scratch."""
+    """A stream: what stays the same, what it has learned and where it is, and scratch."""
 
     chain: Chain
     tree: TreeArrays
-    up: np.ndarray  # int64 [nodes, 2]: a node's parent (-1 for the root), and which child it is
-    beta: np.ndarray  # float32: weights.py
-    beta_at: np.ndarray  # int64 [K]
-    escape_kt: np.ndarray  # float64 [n]: zero-redundancy: P(a first other bit) after n equal ones
-    options: np.ndarray  # float64 [5]
-    modes: np.ndarray  # int64 [2]: estimator, online
-    place: Place
-    records: Records
-    at: np.ndarray  # int64 [4]
-    context: np.ndarray  # int64 [K, 3]: index, first row, types; -1: not in the tables
-    keys: np.ndarray  # uint64 [K]
-    mass: np.ndarray  # float64 [K, 129]: static counts of symbols below s
-    types: np.ndarray  # int64 [K, 129]: static types below s
-    record: np.ndarray  # int64 [128, K]: online record of a node, -1: none
     nodes: np.ndarray  # int64 [nodes]: all of them, parents first
-    betas: np.ndarray  # float64 [128, K]: beta_k
-    own: np.ndarray  # float64 [128, K]: e_k
+    up: np.ndarray  # int64 [nodes, 2]: a node's parent (-1 for the root), and which child of it the node is
+    beta: np.ndarray  # float32: the static betas (weights.py)
+    beta_at: np.ndarray  # int64 [K]: where each level's static betas start, -1 if it has none
+    settings: Settings
+
+    place: Place  # its position and history only
+    records: Records
+    at: np.ndarray  # int64 [4]: 1 once prepare() has run for this history; epoch, one per history; longest level; records in use
+
+    context: np.ndarray  # int64 [K, 3]: index in its table (-1: not there), first row, types
+    keys: np.ndarray  # uint64 [K]: hash of (level, context)
+    mass: np.ndarray  # float64 [K, 129]: static counts of the symbols below s
+    types: np.ndarray  # int64 [K, 129]: static types below s
+    record: np.ndarray  # int64 [128, K]: the online record of a node, -1: none
+    beta_now: np.ndarray  # float64 [128, K]: beta_k
+    estimate: np.ndarray  # float64 [128, K]: e_k
     longer: np.ndarray  # float64 [128, K]: p_{k+1}
     p: np.ndarray  # float64 [128]: P(bit = 1)
-    done: np.ndarray  # int64 [128]: the epoch that a node was evaluated in
-    reach: np.ndarray  # float64 [2 * SYMBOLS]
+    evaluated: np.ndarray  # int64 [128]: the epoch in which a node was evaluated
+    reach: np.ndarray  # float64 [2 * SYMBOLS]: P of reaching a node or a leaf
 
 
 def new_records(capacity: int) -> Records:
@@ -83,8 +94,8 @@ def node_key(context_key, v):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def find_slot(keys, key):
-    """The record of a key, or the free place where it would go."""
+def find_record(keys, key):
+    """The record of a key, or the free one where it would go."""
     mask = keys.shape[0] - 1
     i = np.int64(key >> np.uint64(20)) & mask
     while keys[i] != U0 and keys[i] != key:
@@ -94,11 +105,11 @@ def find_slot(keys, key):
 
 @njit(cache=True, nogil=True)
 def refill(old, new, oldest):
-    """Copy the records touched at or after `oldest`; returns how many."""
+    """Copy the records updated at or after `oldest`; returns how many."""
     used = 0
     for i in range(old.keys.shape[0]):
         if old.keys[i] != U0 and old.stamps[i] >= oldest:
-            j = find_slot(new.keys, old.keys[i])
+            j = find_record(new.keys, old.keys[i])
             new.keys[j] = old.keys[i]
             new.values[j] = old.values[i]
             new.stamps[j] = old.stamps[i]
@@ -149,29 +160,29 @@ def prepare(ctw):
 
 
 @njit(cache=True, nogil=True)
-def walk(ctw, nodes, count, everywhere):
-    """P(bit = 1) of nodes, parents first, and the probability of reaching their children.
+def evaluate(ctw, nodes, count, everywhere):
+    """P(bit = 1) of the first `count` nodes, parents first, and the probability of reaching their children.
 
-    Nodes reached less often than PRUNE share evenly; with `everywhere` they are evaluated nevertheless, for observe(). One
-    function, and its arrays in local names: a call costs a reference count for every array that it is handed.
+    Below nodes reached less often than PRUNE, leaves share evenly; with `everywhere` such nodes are evaluated all the same, because
+    learn_path() needs them. One function, with its arrays in local names: numba counts references to every array handed to a call.
     """
-    tree = ctw.tree
+    tree, settings = ctw.tree, ctw.settings
     lowest, mid, end, child, shared, path_node = tree.lowest, tree.mid, tree.end, tree.child, tree.shared, tree.path_node
-    share, up, beta, beta_at, escapes = tree.leaf_share, ctw.up, ctw.beta, ctw.beta_at, ctw.escape_kt
+    share, up, beta, beta_at = tree.leaf_share, ctw.up, ctw.beta, ctw.beta_at
     rows, row_at = ctw.chain.rows, ctw.chain.row_at
-    keys, values, mask = ctw.records.keys, ctw.records.values, ctw.records.keys.shape[0] - 1
+    keys, values = ctw.records.keys, ctw.records.values
     context, context_keys, mass, types = ctw.context, ctw.keys, ctw.mass, ctw.types
-    record, own, longer, betas, probability, done, reach = ctw.record, ctw.own, ctw.longer, ctw.betas, ctw.p, ctw.done, ctw.reach
+    record, estimate, longer, beta_now = ctw.record, ctw.estimate, ctw.longer, ctw.beta_now
+    probability, evaluated, reach = ctw.p, ctw.evaluated, ctw.reach
     deepest, epoch = ctw.at[TOP], ctw.at[EPOCH]
-    zero_redundancy = ctw.modes[0] == ZERO_REDUNDANCY
-    alpha, limit, cap = ctw.options[ALPHA], ctw.options[BETA_LIMIT], ctw.options[STATIC_CAP]
+    alpha, limit, cap = settings.alpha, settings.beta_limit, settings.static_cap
     low_limit = 1.0 / limit
     reach[0] = 1.0
     for i in range(count):
         v = nodes[i]
         rare = reach[v] < PRUNE
-        if done[v] != epoch and (everywhere or not rare):
-            done[v] = epoch
+        if evaluated[v] != epoch and (everywhere or not rare):
+            evaluated[v] = epoch
             parent, side = up[v, 0], up[v, 1]
             a, m, b = lowest[v], mid[v], end[v]
             p = 0.5
@@ -180,10 +191,7 @@ def walk(ctw, nodes, count, everywhere):
                 weight = -1.0
                 slot = np.int64(NONE)
                 if parent < 0 or (record[parent, k] >= 0 and values[record[parent, k], side] > 0.0):
-                    key = node_key(context_keys[k], v)
-                    slot = np.int64(key >> np.uint64(20)) & mask
-                    while keys[slot] != U0 and keys[slot] != key:
-                        slot = (slot + 1) & mask
+                    slot = find_record(keys, node_key(context_keys[k], v))
                     if keys[slot] == U0:
                         slot = np.int64(NONE)
                 record[v, k] = slot
@@ -199,15 +207,11 @@ def walk(ctw, nodes, count, everywhere):
                     n1 += np.float64(values[slot, 1])
                     weight = np.float64(values[slot, 2])
                 elif first_type == last_type:
-                    own[v, k] = longer[v, k] = 0.5
-                    betas[v, k] = 1.0
+                    estimate[v, k] = longer[v, k] = 0.5
+                    beta_now[v, k] = 1.0
                     continue
                 e = (n1 + alpha) / (n0 + n1 + 2.0 * alpha)
-                if zero_redundancy and (n0 == 0.0 or n1 == 0.0):
-                    e = escapes[min(np.int64(n0 + n1 + 0.5), escapes.shape[0] - 1)]
-                    if n0 == 0.0:
-                        e = 1.0 - e
-                own[v, k], longer[v, k] = e, p
+                estimate[v, k], longer[v, k] = e, p
                 if k == deepest:
                     p = e
                 else:
@@ -227,7 +231,7 @@ def walk(ctw, nodes, count, everywhere):
                                 at = d - 1 + types[k, mid[u]] - 1
                             weight = np.float64(beta[beta_at[k] + 3 * context[k, 1] - 2 * context[k, 0] + at])
                     weight = min(max(weight, low_limit), limit)
-                    betas[v, k] = weight
+                    beta_now[v, k] = weight
                     p = (weight * e + p) / (weight + 1.0)
             probability[v] = p
         p = share[v] if rare else probability[v]
@@ -239,33 +243,27 @@ def walk(ctw, nodes, count, everywhere):
 def distribution(ctw, out):
     """out[symbol] := P(symbol) for the current history: float64 [128], sum 1; unused symbols have 0."""
     prepare(ctw)
-    walk(ctw, ctw.nodes, ctw.nodes.shape[0], False)
+    evaluate(ctw, ctw.nodes, ctw.nodes.shape[0], False)
     for s in range(SYMBOLS):
         out[s] = ctw.reach[LEAF + s] if ctw.tree.depth[s] > 0 else 0.0
 
 
 @njit(cache=True, nogil=True)
 def path_probability(ctw, symbol):
-    """P(symbol), the same as distribution() gives; looks at the nodes on its path only, all that observe() needs."""
+    """P(symbol), the same number that distribution() gives; evaluates the nodes on the symbol's path only."""
     prepare(ctw)
-    walk(ctw, ctw.tree.path_node[symbol], ctw.tree.depth[symbol], True)
+    evaluate(ctw, ctw.tree.path_node[symbol], ctw.tree.depth[symbol], True)
     return ctw.reach[LEAF + symbol]
 
 
 @njit(cache=True, nogil=True)
-def observe(ctw, symbol):
-    """Learn from the symbol that came, in every context of the path, and move on."""
-    path_probability(ctw, symbol)  # makes sure that the nodes on the path were evaluated
-    learn_path(ctw, symbol)
-
-
-@njit(cache=True, nogil=True)
 def learn_path(ctw, symbol):
-    """observe(), right after path_probability() of this symbol."""
-    if ctw.modes[1]:
-        tree, options, records = ctw.tree, ctw.options, ctw.records
+    """Learn from the symbol that came, in every context on the path, and move on; path_probability() of it must have run just before."""
+    settings = ctw.settings
+    if settings.online:
+        tree, records = ctw.tree, ctw.records
         keys, values, record = records.keys, records.values, ctw.record
-        limit, deepest, online, decay = options[BETA_LIMIT], ctw.at[TOP], np.float32(options[ONLINE_WEIGHT]), np.float32(options[DECAY])
+        limit, deepest, online, decay = settings.beta_limit, ctw.at[TOP], np.float32(settings.online_weight), np.float32(settings.decay)
         stamp = np.uint32(ctw.place.at[POSITION] >> 8)
         for d in range(tree.depth[symbol]):
             v, bit = tree.path_node[symbol, d], np.int64(tree.path_bit[symbol, d])
@@ -273,14 +271,14 @@ def learn_path(ctw, symbol):
                 slot = record[v, k]
                 if slot < 0:
                     key = node_key(ctw.keys[k], v)
-                    slot = find_slot(keys, key)
+                    slot = find_record(keys, key)
                     keys[slot] = key
-                    values[slot, 2] = np.float32(ctw.betas[v, k])
+                    values[slot, 2] = np.float32(ctw.beta_now[v, k])
                     ctw.at[USED] += 1
                 if k < deepest:
-                    e, p = ctw.own[v, k], ctw.longer[v, k]
+                    e, p = ctw.estimate[v, k], ctw.longer[v, k]
                     ratio = e / p if bit else (1.0 - e) / (1.0 - p)
-                    values[slot, 2] = np.float32(min(max(ctw.betas[v, k] * ratio, 1.0 / limit), limit))
+                    values[slot, 2] = np.float32(min(max(ctw.beta_now[v, k] * ratio, 1.0 / limit), limit))
                 values[slot, bit] += online
                 values[slot, 1 - bit] *= decay
                 records.stamps[slot] = stamp

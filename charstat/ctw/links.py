@@ -3,12 +3,12 @@
     parents[i]   uint32 [contexts of the longer order]: index into the shorter order's table, its contexts sorted by identity
 
 Up to order 8 an identity is a bijection of its context, so that the link follows from the table alone. Above, it is a hash: the
-text is read again, and at every position that was counted both orders' contexts are looked up. Two contexts of one hash
-(expected: 0.02 such pairs among 78 million contexts) get the smaller of their parents, in whatever order they come; only if two
-threads met them within the same few nanoseconds could the larger one stay. Every other link is written with one value alone.
+text is read again, and both orders' contexts are looked up at every position that was counted. Two contexts with the same hash
+(expected: 0.02 such pairs among 78 million contexts) get the smaller of their two parents, unless two threads write both within
+the same few nanoseconds: then the larger one may remain. All other links are written with one value only.
 
-Tables are larger than the cache, and a look-up reads a bucket and a record, some 100 ns each: look-ups go BATCH at a time, all
-buckets first, then all records, so that the misses of a batch wait together.
+Tables are larger than the cache, and a lookup reads a bucket and a record, some 100 ns each. Lookups run BATCH at a time, all
+buckets first, then all records, so that the cache misses of a batch overlap.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ U1 = np.uint64(1)
 
 
 def is_exact(table: CountTable) -> bool:
-    """Whether the contexts of a character table can be read off their identities."""
+    """Whether the identities of a character table give its contexts."""
     return table.context.param <= EXACT_ORDER
 
 
-def parent_links(longer: CountTable, shorter: CountTable, symbols: np.ndarray, border: int, threads: int) -> np.ndarray:
-    """The links of a table's contexts: uint32 [contexts]. symbols, border: the text both were counted from (not read up to order 8).
+def parent_links(longer: CountTable, shorter: CountTable, symbols: np.ndarray, n_history: int, threads: int) -> np.ndarray:
+    """The links of a table's contexts: uint32 [contexts]. symbols, n_history: the text both were counted from (not read up to order 8).
 
-    ValueError if the text is another one, so that a context stays without a link.
+    ValueError if a context is left without a link, because the tables were counted from another text.
     """
     parents = np.full(longer.n_contexts, UNSET, np.uint32)
     if not parents.size:
@@ -47,7 +47,7 @@ def parent_links(longer: CountTable, shorter: CountTable, symbols: np.ndarray, b
     )  # fmt: skip
     order, shorter_order = longer.context.param, shorter.context.param
     exact = is_exact(longer)
-    first, end = (0, 1 << longer.bits) if exact else (max(border, order), max(border, order, symbols.size))
+    first, end = (0, 1 << longer.bits) if exact else (max(n_history, order), max(n_history, order, symbols.size))
     edges = [first + (end - first) * t // threads for t in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:
         for done in [
@@ -58,7 +58,9 @@ def parent_links(longer: CountTable, shorter: CountTable, symbols: np.ndarray, b
         ]:
             done.result()
     if int(parents.max()) >= shorter.n_contexts:
-        raise ValueError(f"contexts of {longer.context.name} that do not end in one of {shorter.context.name}: this is another text")
+        raise ValueError(
+            f"contexts of {longer.context.name} that end in no context of {shorter.context.name}: the tables were counted from another text"
+        )
     return parents
 
 

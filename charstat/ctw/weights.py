@@ -1,27 +1,27 @@
 """The weights of a context tree from its counts: P_w of every context and tree node, bottom-up, and beta from it.
 
-For a context c and a node v of the symbol's decision tree, with n0 and n1 counts under v's children (Volf's decomposition: one
-binary context tree for every node v), Willems, Shtarkov and Tjalkens, "The context-tree weighting method", 1995:
+For a context c and a node v of the code tree, with n0 and n1 counts under v's children (Volf's decomposition: one binary context
+tree for every node v), Willems, Shtarkov and Tjalkens, "The context-tree weighting method", 1995:
 
     P_w(c, v) = 1/2 P_e(n0, n1) + 1/2 Π_x P_w(xc, v)      over the contexts xc of the next order present; P_e alone at the last
-    beta(c, v) = P_e(n0, n1) / Π_x P_w(xc, v)             all that prediction needs; 1, weight 1/2, where nothing was seen
+    beta(c, v) = P_e(n0, n1) / Π_x P_w(xc, v)             all that prediction needs; 1, that is weight 1/2, if nothing was seen
 
 Layout: a context of d types needs at most 3 d - 2 betas. Its rows, sorted by symbol, which is leaf order, make a compressed binary
 tree: d - 1 nodes where both children were seen, and below the root of each of the 2 d - 1 subsets of rows a chain of nodes where one
-child was; on a chain counts, longer contexts and so beta are one and the same. So the betas of context i, whose rows start
-at r, start at 3 r - 2 i, no index needed:
+child was. All nodes of a chain have the same counts and the same longer contexts, and so the same beta. The betas of context i,
+whose rows start at r, start at 3 r - 2 i; no index is needed:
 
     slot  0 .. d-2          the node that splits between rows j and j + 1
           d-1 .. 2d-3       the chain above that node
-          2d-2 .. 3d-3      the chain above leaf j                                  1 where there is no such chain
+          2d-2 .. 3d-3      the chain above leaf j                                  1 if there is no such chain
 
-Σ_x log P_w(xc, v) is added up in whole units of 2**-31 nat (int64): such sums are the same in any order, on any number of threads
-and on a device. A sum stays in range as long as it costs less than 2 nats for each of at most 2**31 characters, and the
-costliest text there is, every context twice with both bits, costs 1.4 nats with KT, 1.7 with alpha = 0.2, 1.9 with 0.1. log P_w of
-a slot is computed in float64 and rounded once; beta, clipped, is stored as float32. P_w itself is never stored.
+Σ_x log P_w(xc, v) is an integer, in units of 2**-31 nat (int64), so that the sum does not depend on the order of its terms, the
+number of threads or the device. It stays in range as long as each of at most 2**31 characters costs less than 2 nats. The
+costliest text, every context twice with both bits, costs 1.4 nats with KT, 1.7 with alpha = 0.2, 1.9 with 0.1. log P_w of
+a slot is computed in float64 and rounded once; beta is clipped and stored as float32. P_w itself is never stored.
 
 A level needs its contexts' parents (links.py), the sums of its own slots and those of its parents' slots, 8 bytes each. Each
-thread owns a range of parents, so that no two add to one sum.
+thread owns a range of parents, so that no two threads add to the same sum.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from charstat.ctw.links import parent_links
 from charstat.ngram.table import CountTable, row_count, row_symbol
 from charstat.tree import LEAF, SYMBOLS, TreeArrays
 
-KT, ZERO_REDUNDANCY = range(2)
 UNITS_PER_NAT = 2.0**31  # of the sums of log P_w
 BETA_MAX = 1e15
 LOG_HALF = math.log(0.5)
@@ -55,7 +54,7 @@ def gamma_table(alpha: float) -> np.ndarray:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def log_rising(n, alpha, gammas, row):
-    """log gamma(n + alpha) / gamma(alpha): from the table's row, or by Stirling's series, whose next term is under 1e-18 there."""
+    """log gamma(n + alpha) / gamma(alpha): from the table's row, or by Stirling's series, whose next term is below 1e-18 there."""
     if n < gammas.shape[1]:
         return gammas[row, n]
     x = n + alpha
@@ -63,19 +62,14 @@ def log_rising(n, alpha, gammas, row):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def log_estimate(n0, n1, estimator, alpha, gammas):
-    """log P_e of a sequence with n0 zeros and n1 ones: Beta(alpha, alpha), KT at alpha 1/2; or zero-redundancy, half of it that."""
-    log_p = log_rising(n0, alpha, gammas, 0) + log_rising(n1, alpha, gammas, 0) - log_rising(n0 + n1, 2.0 * alpha, gammas, 1)
-    if estimator == ZERO_REDUNDANCY:
-        if n0 == 0 and n1 == 0:
-            return 0.0
-        return math.log(0.5 * math.exp(log_p) + 0.25) if n0 == 0 or n1 == 0 else LOG_HALF + log_p
-    return log_p
+def log_estimate(n0, n1, alpha, gammas):
+    """log P_e of a sequence with n0 zeros and n1 ones, by Beta(alpha, alpha); KT at alpha = 1/2."""
+    return log_rising(n0, alpha, gammas, 0) + log_rising(n1, alpha, gammas, 0) - log_rising(n0 + n1, 2.0 * alpha, gammas, 1)
 
 
 @njit(cache=True, nogil=True, inline="always")
 def _weighted(slot, log_e, deepest, children, beta):
-    """log P_w of a slot in units; its beta is filled in."""
+    """log P_w of a slot in units. Sets its beta."""
     if deepest:
         return np.int64(np.rint(log_e * UNITS_PER_NAT))
     log_c = np.float64(children[slot]) / UNITS_PER_NAT
@@ -99,9 +93,9 @@ def _split_row(mid, symbols, a, b, v):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _context_weights(joint, mid, child, symbols, sums, d, deepest, base, children, beta, estimator, alpha, gammas, stack, log_w):
-    """log P_w of all slots of one context. sums: cumulative counts [d + 1]; from `base` on: children, Σ log P_w of the longer
-    contexts, and beta, which is filled in."""
+def _context_weights(joint, mid, child, symbols, sums, d, deepest, base, children, beta, alpha, gammas, stack, log_w):
+    """log P_w of all slots of one context; sets their betas. sums: cumulative counts [d + 1]. children: Σ log P_w of the longer contexts.
+    The context's slots start at `base` in children and in beta."""
     stack[0, 0], stack[0, 1], stack[0, 2] = 0, 0, d
     n = 1
     while n > 0:
@@ -110,15 +104,15 @@ def _context_weights(joint, mid, child, symbols, sums, d, deepest, base, childre
         total = sums[b] - sums[a]
         if b - a == 1:
             slot = 2 * (d - 1) + a
-            log_w[slot] = _weighted(base + slot, log_estimate(total, 0, estimator, alpha, gammas), deepest, children, beta)
+            log_w[slot] = _weighted(base + slot, log_estimate(total, 0, alpha, gammas), deepest, children, beta)
             continue
         u = joint[symbols[a], symbols[b - 1]]
         m = _split_row(mid, symbols, a, b, u)
         if u != v:
             slot = d - 1 + m - 1
-            log_w[slot] = _weighted(base + slot, log_estimate(total, 0, estimator, alpha, gammas), deepest, children, beta)
+            log_w[slot] = _weighted(base + slot, log_estimate(total, 0, alpha, gammas), deepest, children, beta)
         slot = m - 1
-        log_e = log_estimate(sums[m] - sums[a], sums[b] - sums[m], estimator, alpha, gammas)
+        log_e = log_estimate(sums[m] - sums[a], sums[b] - sums[m], alpha, gammas)
         log_w[slot] = _weighted(base + slot, log_e, deepest, children, beta)
         for side in range(2):
             c = child[u, side]
@@ -140,7 +134,7 @@ def _node_slot(joint, mid, symbols, a, b, d, v):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _add_to_parent(joint, mid, child, symbols, d, log_w, parent, n_parent, base, into, stack):
-    """into[base + slot of the parent] += log_w of this context, once for every slot that the context's nodes meet."""
+    """into[base + slot of the parent] += log_w of this context, for every slot of the parent that a node of this context falls into."""
     stack[0, 0], stack[0, 1], stack[0, 2], stack[0, 3], stack[0, 4] = 0, 0, d, 0, n_parent
     n = 1
     while n > 0:
@@ -167,10 +161,10 @@ def _add_to_parent(joint, mid, child, symbols, d, log_w, parent, n_parent, base,
 @njit(cache=True, nogil=True, error_model="numpy")
 def _level_weights(
     low, high, parents, start_bits, records, rows, p_start_bits, p_records, p_rows, joint, mid, child, children, beta, into,
-    estimator, alpha, gammas,
+    alpha, gammas,
 ):  # fmt: skip
-    """The contexts whose parents are low..high: their betas from `children` (empty: the last level, which has none), and their
-    log P_w added to `into` (empty: order 0, which has no parents)."""
+    """The contexts whose parents are low..high: computes their betas from `children` (empty at the last level, which has no betas) and
+    adds their log P_w to `into` (empty at order 0, which has no parents)."""
     mask = (U1 << np.uint64(start_bits)) - U1
     p_mask = (U1 << np.uint64(p_start_bits)) - U1
     deepest, add = children.shape[0] == 0, into.shape[0] > 0
@@ -191,7 +185,7 @@ def _level_weights(
             at += 1
             if n < BATCH and at < contexts:
                 continue
-        if add:  # parents lie anywhere: first all records of the batch, then the rows and sums, so that the misses wait together
+        if add:  # parents are scattered: first all records of the batch, then the rows and sums, so that the cache misses overlap
             for j in range(n):
                 p = np.int64(parents[batch[j]])
                 p_start[j], p_end[j] = np.int64(p_records[p] & p_mask), np.int64(p_records[p + 1] & p_mask)
@@ -205,18 +199,18 @@ def _level_weights(
             if d == 1:
                 row = rows[start]
                 symbols[0] = row_symbol(row)
-                log_w[0] = _weighted(base, log_estimate(row_count(row), 0, estimator, alpha, gammas), deepest, children, beta)
+                log_w[0] = _weighted(base, log_estimate(row_count(row), 0, alpha, gammas), deepest, children, beta)
             else:
                 for r in range(d):
                     row = rows[start + r]
                     symbols[r] = row_symbol(row)
                     sums[r + 1] = sums[r] + row_count(row)
-                _context_weights(joint, mid, child, symbols, sums, d, deepest, base, children, beta, estimator, alpha, gammas, stack, log_w)
+                _context_weights(joint, mid, child, symbols, sums, d, deepest, base, children, beta, alpha, gammas, stack, log_w)
             if not add:
                 continue
             n_parent = p_end[j] - p_start[j]
             p_base = 3 * p_start[j] - 2 * np.int64(parents[i])
-            if n_parent == 1:  # then so is d, but where two contexts have one hash
+            if n_parent == 1:  # then d is 1, too, unless two contexts share a hash
                 into[p_base] += log_w[0]
                 continue
             for r in range(n_parent):
@@ -248,12 +242,12 @@ def n_slots(table: CountTable) -> int:
 
 
 def joint_nodes(tree: TreeArrays) -> np.ndarray:
-    """The node where two different symbols part: int64 [128, 128]."""
+    """The node at which two different symbols diverge: int64 [128, 128]."""
     return np.take_along_axis(tree.path_node, tree.shared.astype(np.int64), axis=1)
 
 
 def _owners(table: CountTable, threads: int) -> list[tuple[int, int]]:
-    """The contexts in as many ranges as there are threads, of about as many rows each."""
+    """The contexts in one range for each thread, of about the same number of rows."""
     mask = (1 << table.start_bits) - 1
     edges = [0]
     for t in range(1, threads):
@@ -269,7 +263,6 @@ def weigh_tables(
     tables: Iterable[CountTable],
     links: Callable[[CountTable, CountTable], np.ndarray],
     tree: TreeArrays,
-    estimator: int,
     alpha: float,
     threads: int,
 ) -> Iterator[tuple[str, np.ndarray]]:
@@ -292,7 +285,7 @@ def weigh_tables(
             jobs = [
                 pool.submit(
                     _level_weights, low, high, parents, table.start_bits, table.records, table.rows,
-                    above.start_bits, above.records, above.rows, joint, tree.mid, tree.child, sums, beta, into, estimator, alpha, gammas,
+                    above.start_bits, above.records, above.rows, joint, tree.mid, tree.child, sums, beta, into, alpha, gammas,
                 )
                 for low, high in _owners(above, threads)
             ]  # fmt: skip
@@ -307,11 +300,11 @@ def weigh_tables(
 
 
 def weigh_text(
-    tables: Iterable[CountTable], symbols: np.ndarray, border: int, tree: TreeArrays, estimator: int, alpha: float, threads: int
+    tables: Iterable[CountTable], symbols: np.ndarray, n_history: int, tree: TreeArrays, alpha: float, threads: int
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """weigh_tables() with the links of hashed orders from the text that was counted; its first `border` symbols are history."""
+    """weigh_tables() with the links of hashed orders from the text that was counted; its first `n_history` symbols are history."""
 
     def links(longer: CountTable, shorter: CountTable) -> np.ndarray:
-        return parent_links(longer, shorter, symbols, border, threads)
+        return parent_links(longer, shorter, symbols, n_history, threads)
 
-    return weigh_tables(tables, links, tree, estimator, alpha, threads)
+    return weigh_tables(tables, links, tree, alpha, threads)

@@ -1,10 +1,10 @@
-"""The array module that the counting runs on: CuPy on a device, or NumPy, which is how a machine without one tests the same steps.
+"""The array module that the counting runs on: CuPy on a device, or NumPy, so that the same steps can be tested without one.
 
-Steps that both modules spell alike are written against `arrays.xp`; here are those that differ, or that need care on a device:
-sorting, kernel launches, free memory, copies from and to the host.
+Steps with the same calls in both modules use `arrays.xp`. This file has those that differ or need care on a device: sorting, kernel
+launches, free memory, copies from and to the host.
 
     rules for the steps     every operand has the same dtype, scalars are numpy scalars (CuPy 13 and 14 promote differently),
-                            no bare Python int beside a uint64; arrays are 1-D and contiguous; an array is an index as it is
+                            no bare Python int beside a uint64; arrays are 1-D and contiguous; index arrays are not converted
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from charstat.gpu.kernels import MAX_BLOCKS, THREADS, source
 from charstat.gpu.transfer import DeviceCopier, HostCopier
 
 Array = Any  # numpy.ndarray or cupy.ndarray
-SPARE_BYTES = 1 << 20  # beside the second key buffer, a radix sort wants room for its digit counts
-TWIN_CHUNK = 1 << 20  # positions an array twin takes at a time: its temporaries are several times as large
+SPARE_BYTES = 1 << 20  # for a radix sort's digit counts, beside its second key buffer
+TWIN_CHUNK = 1 << 20  # positions that array operations take at a time: their temporaries are several times as large
 
 
 class NumpyArrays:
-    """The array steps on NumPy. limit_bytes: what the planner is told is free; None for no limit."""
+    """The array steps on NumPy. limit_bytes: the free memory that the planner assumes; None for no limit."""
 
     xp = np
     device = "NumPy on the host"
@@ -36,10 +36,10 @@ class NumpyArrays:
         return self.limit_bytes
 
     def synchronize(self) -> None:
-        """Nothing is left running between calls."""
+        """Nothing to do: NumPy has finished when a call returns."""
 
     def release(self) -> None:
-        """Memory goes back by itself."""
+        """Nothing to do: NumPy frees memory at once."""
 
     def copier(self) -> HostCopier:
         return HostCopier()
@@ -49,24 +49,24 @@ class NumpyArrays:
         keys.sort()
 
     def argsort(self, keys: Array) -> Array:
-        """The indices (int64) that sort the keys, equal ones in their order."""
+        """The indices (int64) that sort the keys; a stable sort."""
         return np.argsort(keys, kind="stable")
 
     def launch(self, name: str, n: int, *args: Any) -> bool:
-        """Run a CUDA kernel over n elements; False where there are none and the array twin has to do it."""
+        """Run a CUDA kernel over n elements; False if there are no kernels and the caller must use array operations."""
         return False
 
     def to_device(self, host: np.ndarray) -> Array:
-        """A small array for the steps."""
+        """A small array, as the steps need it."""
         return host
 
     def to_host(self, array: Array) -> np.ndarray:
-        """A small array for the host, now."""
+        """A small array, copied to the host before this returns."""
         return array
 
 
 class CupyArrays:
-    """The array steps on the current CUDA device. limit_bytes: use no more of its memory; kernels=False: array twins throughout."""
+    """The array steps on the current CUDA device. limit_bytes: use no more of its memory. kernels=False: array operations only."""
 
     def __init__(self, cupy: Any, limit_bytes: int | None = None, kernels: bool = True):
         self.xp = cupy
@@ -81,7 +81,7 @@ class CupyArrays:
         self._kernels: dict[str, Any] = {}
 
     def free_bytes(self) -> int | None:
-        """Memory that new arrays can have: free on the device, or cached by CuPy's pool."""
+        """Memory available to new arrays: free on the device, or cached in CuPy's pool."""
         free, _ = self.xp.cuda.runtime.memGetInfo()
         free += self._pool.free_bytes()
         return free if self.limit_bytes is None else min(free, self.limit_bytes - self._pool.used_bytes())
@@ -94,7 +94,7 @@ class CupyArrays:
         self.xp.cuda.get_current_stream().synchronize()
 
     def release(self) -> None:
-        """Give the pool's unused blocks back to the device: pieces of another size will be asked for next."""
+        """Return the pool's unused blocks to the device: the next allocations have other sizes."""
         self.synchronize()
         self._pool.free_all_blocks()
 
@@ -102,7 +102,7 @@ class CupyArrays:
         return DeviceCopier(self.xp, self.device_id)
 
     def sort(self, keys: Array) -> None:
-        if keys.size > 1:  # CuPy 13 hands an empty array's null pointer to thrust
+        if keys.size > 1:  # CuPy 13 passes an empty array's null pointer to thrust
             self._reserve(keys.nbytes)
             keys.sort()
 
@@ -115,8 +115,8 @@ class CupyArrays:
     def _reserve(self, nbytes: int, more: int = 0) -> None:
         """Raise MemoryError now if a sort's workspace does not fit.
 
-        subtle: before version 14.1, CuPy's sort takes a failed allocation of its workspace for a success and returns wrong
-        results without an error (cupy/cupy#9894). The block that is reserved here goes to the pool, where the sort finds it.
+        subtle: before version 14.1, CuPy's sort ignores a failed allocation of its workspace and returns wrong results without an
+        error (cupy/cupy#9894). The block reserved here goes back to the pool, and the sort gets it from there.
         """
         self.xp.empty(more + nbytes + nbytes // 4 + SPARE_BYTES, np.uint8)
 
@@ -140,5 +140,5 @@ Arrays = NumpyArrays | CupyArrays
 
 
 def spans(n: int, chunk: int) -> list[tuple[int, int]]:
-    """0..n cut into ranges of at most `chunk`."""
+    """0..n split into ranges of at most `chunk`."""
     return [(lo, min(lo + chunk, n)) for lo in range(0, n, chunk)]

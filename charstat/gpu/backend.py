@@ -1,17 +1,17 @@
-"""The GPU backend of counting.py: symbols in, tables out, the same as the CPU backend's in every array.
+"""The GPU backend of counting.py: symbols in, tables out, every array the same as the CPU backend's.
 
-What happens to a text, phase by phase (names of the energy meter; the counting stream is idle at the end of each):
+The phases, as the energy meter names them (the counting stream is idle at the end of each):
 
     transfer   symbols to the device
-    words      tokens and their hashes; the vocabulary goes to the host, where a thread makes its trie and attributes meanwhile
+    words      tokens and their hashes; meanwhile a thread on the host makes the vocabulary's trie and attributes
     key        keys of one context (9-grams: of all orders up to 8)
     sort       radix sort, in place
     reduce     run-lengths, prefix reduction, the table's final arrays
-    fetch      waiting for arrays to arrive on the host, where the next context's work did not hide it
+    fetch      waiting for arrays to arrive on the host, as far as the next context's work does not hide it
     weights    of a context tree, for the models that have one (weights.py)
 
-A table's copy to the host overlaps with the next contexts' work, so its joules are in their phases. Contexts that the device has no
-memory for are counted in pieces (memory.py); those that fail even so, on the CPU: `notes` says which.
+A table's copy to the host overlaps with the next contexts' work, so its joules are in their phases. Contexts that do not fit into
+device memory are counted in pieces (memory.py); if that fails, too, on the CPU. `notes` says which.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ import numpy as np
 from charstat.alphabet import Alphabet
 from charstat.cpu.backend import CPUBackend, join_runs
 from charstat.cpu.orders import short_windows
-from charstat.ctw.weights import ZERO_REDUNDANCY
 from charstat.energy import NvmlReader
 from charstat.gpu.arrays import Array, Arrays, CupyArrays, NumpyArrays
 from charstat.gpu.keys import WINDOW, Text, char_keys, window_keys
@@ -51,8 +50,8 @@ LARGE_BYTES = 1 << 31  # of an array: above this, CuPy compiles another variant 
 class GPUBackend:
     """Counts with CuPy on the current device, or, with xp=numpy, the same array steps on the host (for tests).
 
-    limit_bytes: use no more device memory. kernels=False: array steps in place of the CUDA kernels. threads: of the CPU backend where
-    a context does not fit. MemoryError only when the host has none left.
+    limit_bytes: use no more device memory. kernels=False: array operations instead of the CUDA kernels. threads: of the CPU backend,
+    for contexts that do not fit. MemoryError only if the host runs out of memory.
     """
 
     name = "gpu"
@@ -70,7 +69,7 @@ class GPUBackend:
 
     @property
     def pci_bus_id(self) -> str | None:
-        """The device's PCI bus id, which is how NVML is asked for the same one; None for NumPy."""
+        """The device's PCI bus id, by which NVML finds the same device; None for NumPy."""
         return self.arrays.pci_bus_id
 
     def energy_reader(self) -> NvmlReader:
@@ -82,16 +81,16 @@ class GPUBackend:
         self.arrays.synchronize()
 
     def probe(self) -> None:
-        """Run one kernel and check what it wrote. Raises whatever a device, driver or compiler that does not work raises."""
+        """Run one kernel and check its result. Raises whatever a broken device, driver or compiler raises."""
         keys = self.arrays.to_device(np.array([3, 3, 5, 7, 7], np.uint64))
         if self.arrays.to_host(changes(self.arrays, keys, 0)).tolist() != [0, 2, 3]:
-            raise RuntimeError("a kernel ran and wrote something else")
+            raise RuntimeError("a kernel wrote wrong results")
 
     def warm_up(self, chars: int | None = None, weights: bool = False) -> None:
-        """Create the CUDA context and compile every kernel, which takes seconds once: CuPy caches them in ~/.cupy.
+        """Create the CUDA context and compile every kernel. This takes seconds, but only once: CuPy caches kernels in ~/.cupy.
 
-        chars: the size of the text to come; where its arrays pass 2 GB, the kernels' other variants are compiled, too, but for those of
-        the weights. weights: of a context tree will be computed; their kernels are as many again.
+        chars: the size of the text to come. If its arrays pass 2 GB, the kernels' variants for large arrays are compiled, too, except
+        those of the weights. weights: also compile the kernels for the weights of a context tree, as many again.
         """
         self._count_noise(WARM_UP_CHARS, select_contexts("wide", 24))
         if weights:
@@ -114,18 +113,17 @@ class GPUBackend:
         symbols, chain = alphabet.encode(text), select_contexts("o0,o2,o9,o11")  # links between exact orders, hashed ones, and both
         counted = self.count(symbols, 0, chain, _noise_info(), lambda name: nullcontext())
         tables = sorted(counted, key=lambda table: -table.context.param)
-        # The zero-redundancy estimator does all that KT does, and more.
-        for _ in self.weigh(tables, symbols, 0, alphabet.tree.arrays, ZERO_REDUNDANCY, 0.5, lambda name: nullcontext()):
+        for _ in self.weigh(tables, symbols, 0, alphabet.tree.arrays, 0.5, lambda name: nullcontext()):
             pass
 
     def count(
-        self, symbols: np.ndarray, border: int, contexts: tuple[Context, ...], info: SymbolInfo, phase: Callable
+        self, symbols: np.ndarray, n_history: int, contexts: tuple[Context, ...], info: SymbolInfo, phase: Callable
     ) -> Iterator[CountTable | Vocabulary]:
         """Yield the vocabulary (where there are word contexts) and the table of every context, in any order.
 
-        symbols: uint8 [n]; the first `border` are history, context only. phase(name) is a context manager that measures.
+        symbols: uint8 [n]; the first `n_history` are history, context only. phase(name) is a context manager that measures.
         """
-        job = _Job(self, symbols, border, contexts, info, phase)
+        job = _Job(self, symbols, n_history, contexts, info, phase)
         waiting: deque[Future] = deque()
         try:
             for future in job.launch():
@@ -141,18 +139,17 @@ class GPUBackend:
         self,
         tables: Iterable[CountTable],
         symbols: np.ndarray,
-        border: int,
+        n_history: int,
         tree: TreeArrays,
-        estimator: int,
         alpha: float,
         phase: Callable,
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """CPUBackend.weigh() by array steps. tables: may be passed over twice, for the CPU does all over again what did not fit."""
+        """CPUBackend.weigh() by array steps. tables: may be iterated twice, because the CPU starts over if they do not fit."""
         copier, done, fits = self.arrays.copier(), 0, True
         try:
             with phase("weights"):
                 try:
-                    for found in weigh_on_device(self.arrays, tables, symbols, border, tree, estimator, alpha, copier):
+                    for found in weigh_on_device(self.arrays, tables, symbols, n_history, tree, alpha, copier):
                         yield found
                         done += 1
                 except MemoryError:
@@ -162,19 +159,19 @@ class GPUBackend:
         finally:
             copier.close()
         if not fits:
-            self.notes.append("the weights were computed on the CPU, for want of device memory")
+            self.notes.append("the weights were computed on the CPU: not enough device memory")
             cpu = CPUBackend(self.threads)
-            yield from islice(cpu.weigh(tables, symbols, border, tree, estimator, alpha, phase), done, None)
+            yield from islice(cpu.weigh(tables, symbols, n_history, tree, alpha, phase), done, None)
 
 
 class _Job:
     """One count() call."""
 
     def __init__(
-        self, backend: GPUBackend, symbols: np.ndarray, border: int, contexts: tuple[Context, ...], info: SymbolInfo, phase: Callable
+        self, backend: GPUBackend, symbols: np.ndarray, n_history: int, contexts: tuple[Context, ...], info: SymbolInfo, phase: Callable
     ):
         self.backend, self.arrays = backend, backend.arrays
-        self.symbols, self.border, self.contexts, self.info, self.phase = symbols, border, contexts, info, phase
+        self.symbols, self.n_history, self.contexts, self.info, self.phase = symbols, n_history, contexts, info, phase
         self.copier = self.arrays.copier()
         self.host = ThreadPoolExecutor(1)
         self.text: Text | None = None
@@ -191,7 +188,7 @@ class _Job:
             return future.result()
 
     def launch(self) -> Iterator[Future]:
-        """Futures of all parts, in the order in which they will be ready."""
+        """Futures of all parts, in the order in which they become ready."""
         exact = [c for c in self.contexts if c.kind == CHARS and c.param <= EXACT_ORDER]
         hashed = [c for c in self.contexts if not c.is_words and c not in exact]
         words = [c for c in self.contexts if c.is_words]
@@ -209,7 +206,7 @@ class _Job:
                 tokens = tokens._replace(packed=[], lengths=None)
         yield from self._exact_tables(exact)
         for context in hashed:
-            first = max(self.border, context.reach)
+            first = max(self.n_history, context.reach)
 
             def fill(lo: int, out: Array, context: Context = context, first: int = first) -> None:
                 char_keys(self.arrays, self.text, context, first + lo, out)
@@ -232,7 +229,7 @@ class _Job:
         yield _done(vocabulary)
         for i, context in enumerate(contexts):
             table = self._sorted_table(context, word_keys(self.arrays, ready, context.param), ready.n, WORD_ID_BITS)
-            if table is None:  # the CPU's tokens serve all that are left; its vocabulary is the one above
+            if table is None:  # the CPU's tokens serve all the remaining contexts; its vocabulary is the one above
                 yield from (part for part in self._on_cpu(contexts[i:]) if isinstance(part.result(), CountTable))
                 return
             yield table
@@ -242,14 +239,14 @@ class _Job:
     def _attempt(self, n: int, step: Callable[[Plan], Any]) -> Any:
         """step(plan) with ever smaller plans for n keys, until one does not run out of memory; None if all do."""
         plan = plan_sort(n, self.arrays.free_bytes(), self.arrays.chunk)
-        if plan is None or not plan.whole:  # first let go of what is only on its way to the host
+        if plan is None or not plan.whole:  # first free what is only waiting to be copied to the host
             self._make_room()
             plan = plan_sort(n, self.arrays.free_bytes(), self.arrays.chunk)
         while plan is not None:
             try:
                 return step(plan)
             except MemoryError:
-                pass  # subtle: what the failed step held is freed only here, when the exception and its frames are gone
+                pass  # subtle: the memory of the failed step is freed only here, once the exception and its frames are gone
             self._make_room()
             plan = plan.smaller()
         return None
@@ -261,16 +258,16 @@ class _Job:
     def _on_cpu(self, contexts: list[Context] | tuple[Context, ...]) -> Iterator[Future]:
         """These contexts by the CPU backend."""
         if contexts:
-            self.backend.notes.append(f"counted on the CPU, for want of device memory: {', '.join(c.name for c in contexts)}")
+            self.backend.notes.append(f"counted on the CPU, not enough device memory: {', '.join(c.name for c in contexts)}")
             cpu = CPUBackend(self.backend.threads)
             # subtle: the CPU backend yields inside its phases, and phases do not nest
-            yield from map(_done, list(cpu.count(self.symbols, self.border, tuple(contexts), self.info, self.phase)))
+            yield from map(_done, list(cpu.count(self.symbols, self.n_history, tuple(contexts), self.info, self.phase)))
 
     def _tokenize(self) -> TokenIds | None:
         for parts in (1, 4, 16):
             try:
                 with self.phase("words"):
-                    return tokenize(self.arrays, self.text, self.border, self.info, parts)
+                    return tokenize(self.arrays, self.text, self.n_history, self.info, parts)
             except MemoryError:
                 pass
             self._make_room()
@@ -301,13 +298,13 @@ class _Job:
 
     def _fetch_table(self, context: Context, runs: Runs) -> Future:
         bits, start_bits, arrays = lay_out(self.arrays, context, runs)
-        return self.copier.fetch(arrays, lambda hosts: CountTable(context, bits, start_bits, *hosts))  # which must not hold the arrays
+        return self.copier.fetch(arrays, lambda hosts: CountTable(context, bits, start_bits, *hosts))  # it must not keep the arrays alive
 
     def _exact_tables(self, contexts: list[Context]) -> Iterator[Future]:
         """Orders up to EXACT_ORDER from one sort of 9-grams, the highest first."""
         if not contexts:
             return
-        n = max(0, self.symbols.size - (WINDOW - 1) - self.border)
+        n = max(0, self.symbols.size - (WINDOW - 1) - self.n_history)
         ngrams = self._attempt(n, self._distinct_ngrams)
         wanted = {c.param: c for c in contexts}
         for order in range(EXACT_ORDER, min(wanted) - 1, -1):
@@ -326,14 +323,14 @@ class _Job:
                 return
 
     def _distinct_ngrams(self, plan: Plan) -> tuple[Array, Array]:
-        """The distinct full 9-grams that start at or after the border, sorted, and where their runs start (int64)."""
+        """The distinct full 9-grams that start at or after n_history, sorted, and where their runs start (int64)."""
         xp = self.arrays.xp
 
         def fill(lo: int, out: Array) -> None:
-            window_keys(self.arrays, self.text, self.border + lo, out)
+            window_keys(self.arrays, self.text, self.n_history + lo, out)
 
         parts, done = [], 0
-        for keys in sorted_pieces(self.arrays, fill, plan, 7 * WINDOW, self.phase):
+        for keys in sorted_pieces(self.arrays, fill, plan, SYMBOL_BITS * WINDOW, self.phase):
             with self.phase("reduce"):
                 positions = changes(self.arrays, keys, 0)
                 parts.append((keys[positions], positions + np.int64(done)))
@@ -344,7 +341,7 @@ class _Job:
 
     def _exact_table(self, context: Context, keys: Array, positions: Array, n: int) -> Future:
         xp = self.arrays.xp
-        short = short_windows(self.symbols, self.border, context.param)
+        short = short_windows(self.symbols, self.n_history, context.param)
         keys, counts = insert(self.arrays, keys, differences(xp, positions, n), short)
         rows = row_values(xp, counts, keys)
         identities, first_rows = contexts_of(self.arrays, keys)
@@ -353,7 +350,7 @@ class _Job:
 
 
 def _noise_info() -> SymbolInfo:
-    """What the symbols of a warm-up's noise are: something of everything."""
+    """Symbol info for the noise of a warm-up, with symbols of every class."""
     every = np.arange(128, dtype=np.uint8)
     return SymbolInfo((every % 5 == 0).astype(np.uint8), every, every % 4 + 1, every)
 

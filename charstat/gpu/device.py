@@ -1,9 +1,9 @@
 """Is there a GPU to count on? CuPy, a driver, a device, enough free memory, and a kernel that compiles and runs.
 
-    find_gpu()    the backend and why it can be used, or BackendUnavailable with what to do about it
+    find_gpu()    the backend and why it can be used; BackendUnavailable says what to install or change
 
-CuPy comes as one wheel for each major version of CUDA: which one is decided by the driver. A wheel without its [ctk] extra needs
-a CUDA toolkit on the machine (NVRTC, which compiles the kernels), so the extra is part of the advice.
+CuPy has one wheel for each major version of CUDA, and the driver decides which one works. Without its [ctk] extra, a wheel needs
+a CUDA toolkit on the machine (NVRTC compiles the kernels), so the advice includes the extra.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def driver_cuda_version() -> tuple[int, int] | None:
             version = pynvml.nvmlSystemGetCudaDriverVersion_v2()
         finally:
             pynvml.nvmlShutdown()
-    except Exception:  # noqa: BLE001  whatever breaks here, there is no driver to advise by
+    except Exception:  # noqa: BLE001  whatever failed, the driver's version is unknown
         return None
     return version // 1000, version % 1000 // 10
 
@@ -38,9 +38,9 @@ def driver_cuda_version() -> tuple[int, int] | None:
 def advice(driver: tuple[int, int] | None) -> str:
     """What to install for this driver."""
     if driver is None:
-        return "no NVIDIA driver was found here; where there is one: pip install 'cupy-cuda13x[ctk]', or 'cupy-cuda12x[ctk]' for CUDA 12"
+        return "no NVIDIA driver was found; on a machine with one: pip install 'cupy-cuda13x[ctk]', or 'cupy-cuda12x[ctk]' for CUDA 12"
     if driver[0] < OLDEST_CUDA:
-        return f"the NVIDIA driver supports CUDA {driver[0]}.{driver[1]}, CuPy needs {OLDEST_CUDA}: update the driver"
+        return f"the NVIDIA driver supports CUDA {driver[0]}.{driver[1]}, CuPy needs {OLDEST_CUDA} or later: update the driver"
     wheel = f"cupy-cuda{min(driver[0], NEWEST_CUDA)}x"
     return f"the NVIDIA driver supports CUDA {driver[0]}.{driver[1]}: pip install '{wheel}[ctk]'"
 
@@ -48,7 +48,7 @@ def advice(driver: tuple[int, int] | None) -> str:
 def find_gpu(chars: int | None = None, memory_bytes: int | None = None, threads: int = 1) -> tuple[GPUBackend, str]:
     """The GPU backend and why it can be used. chars: the text's length; memory_bytes: use no more device memory than this.
 
-    BackendUnavailable if CuPy, a device, or enough memory is missing: the message says which, and the pip line that helps.
+    BackendUnavailable if CuPy, a device, or enough memory is missing: the message says which, and how to install it.
     """
     try:
         cupy = importlib.import_module("cupy")
@@ -64,7 +64,7 @@ def find_gpu(chars: int | None = None, memory_bytes: int | None = None, threads:
         driver = driver_cuda_version()
         built = cupy.cuda.runtime.runtimeGetVersion() // 1000 if driver else 0
         swap = f"; this CuPy is for CUDA {built}: uninstall it first" if driver and built > driver[0] else ""
-        help_ = advice(driver) if driver else "no NVIDIA driver was found here"
+        help_ = advice(driver) if driver else "no NVIDIA driver was found"
         raise BackendUnavailable(f"CuPy {cupy.__version__} finds no CUDA device ({first_line(e)}); {help_}{swap}") from None
     if devices == 0:
         raise BackendUnavailable("CuPy finds no CUDA device (CUDA_VISIBLE_DEVICES may hide it)")
@@ -78,7 +78,8 @@ def find_gpu(chars: int | None = None, memory_bytes: int | None = None, threads:
     free = backend.arrays.free_bytes()
     if chars is not None and free is not None and free < least_bytes(chars):
         raise BackendUnavailable(
-            f"{backend.device} has {free / 1e9:.1f} GB of memory to use, counting {chars:,} characters takes {least_bytes(chars) / 1e9:.1f}"
+            f"{backend.device} has {free / 1e9:.1f} GB of free memory; "
+            f"counting {chars:,} characters takes {least_bytes(chars) / 1e9:.1f} GB"
         )
     return backend, f"{backend.device} with {free / 1e9:.1f} GB free"
 

@@ -1,14 +1,15 @@
-"""The CUDA kernels: what would cost several passes over device memory as array steps. Each has an array twin beside its caller.
+"""The CUDA kernels: steps that would take several passes over device memory with array operations.
 
-    char_keys       identity << 7 | symbol of a character context at every position       twin: keys._char_keys
-    window_keys     packed 9-grams                                                         twin: keys._window_keys
-    mark_changes    1 where a key differs from the one before it, above `shift`            twin: runs.boundaries
-    token_hashes    64-bit hash of every token                                             twin: tokens._token_hashes
-    word_keys       identity << 24 | word id of a word context at every token              twin: tokens._word_keys
+    char_keys       identity << 7 | symbol of a character context at every position      launched by keys.char_keys
+    window_keys     packed 9-grams                                                        keys.window_keys
+    mark_changes    1 where a key differs from the one before it, above `shift`           runs.changes
+    token_hashes    64-bit hash of every token                                            tokens.token_hashes
+    word_keys       identity << 24 | word id of a word context at every token             tokens.word_keys
 
-One thread an element, grid-stride, no shared memory, no atomics, no barriers: whatever order the threads run in, the result is the
-same, and a C++ compiler can run the very same source on a host, one thread after another (tests/test_gpu.py does).
-The source includes nothing, so that NVRTC needs no headers; the hash constants are hashing.py's.
+The function that launches a kernel also has the same step as array operations (its array twin), for NumPy and for tests. One thread
+per element, grid-stride, no shared memory, no atomics, no barriers: the result does not depend on the order in which threads run, and
+a C++ compiler can run the same source on a host, one thread after another (tests/test_gpu.py does). The source includes no headers,
+so that NVRTC needs none. The hash constants come from hashing.py.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ __device__ __forceinline__ u64 packed_classes(const u8* classes, const u8* end, 
     return word;
 }
 
-/* identity << 7 | symbol at symbols[first + i]; every position has the context's reach of symbols before it. */
+/* identity << 7 | symbol at symbols[first + i]; at least as many symbols precede each position as the context looks back. */
 extern "C" __global__ void char_keys(const u8* symbols, const u8* classes, int kind, int param, i64 first, i64 n, u64* out) {
     EACH(i, n) {
         const u8* at = symbols + first + i;

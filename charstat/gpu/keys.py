@@ -1,7 +1,7 @@
-"""Keys of character contexts at every position: CUDA kernels, and their array twins. What a key is: ngram/hashing.py.
+"""Keys of character contexts at every position, by CUDA kernels or by array operations. What a key is: ngram/hashing.py.
 
 char_keys writes identity << 7 | symbol, window_keys the WINDOW symbols from each position on, oldest highest. The positions are
-consecutive, and each has the context's reach of symbols before it.
+consecutive, and at least as many symbols precede each as the context looks back.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     keys        a a a b c c        changes   1 0 0 1 1 0
     positions   0 3 4              counts    3 1 2          (differences of the positions, the number of keys last)
 
-What the arrays of a table mean: ngram/table.py. The steps here make the same ones as its assemble() and as cpu/sorting.run_lengths.
+The layout of a table: ngram/table.py. The arrays are the same as those of its assemble() and of cpu/sorting.run_lengths.
 """
 
 from __future__ import annotations
@@ -89,13 +89,13 @@ def row_values(xp: Any, counts: Array, keys: Array) -> Array:
 
 
 def shorten(arrays: Arrays, keys: Array, positions: Array) -> tuple[Array, Array]:
-    """Distinct n-grams without their newest symbol, and where their runs start: a run of the shorter is one of the longer, too."""
+    """Distinct packed n-grams without their newest symbol, and where their runs start: each where a run of the longer n-grams does."""
     kept = changes(arrays, keys, SYMBOL_BITS)
     return keys[kept] >> SYMBOL_SHIFT, positions[kept]
 
 
 def insert(arrays: Arrays, keys: Array, counts: Array, more: np.ndarray) -> tuple[Array, Array]:
-    """Distinct sorted n-grams (uint64) and counts (int64, overwritten) with a few more (host, sorted, repeating) counted in."""
+    """Distinct sorted n-grams (uint64) and counts (int64, overwritten) with a few more (host, sorted, repeating) added."""
     xp = arrays.xp
     extra, extra_counts = np.unique(more, return_counts=True)
     if extra.size == 0:
@@ -134,7 +134,7 @@ def by_identity(arrays: Arrays, identities: Array, first_rows: Array, rows: Arra
     del order
     starts = xp.zeros(sizes.size + 1, np.int64)
     starts[1:] = xp.cumsum(sizes, dtype=np.int64)
-    # Where a row comes from: the row before's place plus 1, and at a context's first row wherever that context was.
+    # The old place of a row: one after that of the row before, or, at a context's first row, where that context was.
     steps = xp.ones(rows.size, np.int64)
     steps[:1] = first_rows[:1]
     steps[starts[1:-1]] = first_rows[1:] - (first_rows[:-1] + sizes[:-1]) + np.int64(1)

@@ -10,7 +10,7 @@ from charstat.cpu.sorting import partition_groups
 from charstat.gpu.arrays import Array, Arrays, spans
 from charstat.gpu.memory import Plan
 
-PARTITION_BITS = 16  # finer than on the CPU: pieces of a small device must come out even
+PARTITION_BITS = 16  # finer than on the CPU: a small device needs pieces of about equal size
 
 Fill = Callable[[int, Array], None]
 """fill(lo, out) writes the keys of the positions lo .. lo + out.size."""
@@ -26,7 +26,7 @@ def sorted_pieces(arrays: Arrays, fill: Fill, plan: Plan, key_bits: int, phase: 
                 fill(lo, keys[0][lo:hi])
         with phase("sort"):
             arrays.sort(keys[0])
-        yield keys.pop()  # subtle: a name in this frame would hold the array as long as the caller works
+        yield keys.pop()  # subtle: a name in this frame would keep the array alive while the caller works
         return
     shift = key_bits - PARTITION_BITS
     with phase("key"):

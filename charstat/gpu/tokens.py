@@ -1,7 +1,7 @@
 """Words on the device: tokens, vocabulary, word ids, and the keys of word contexts. What a word is: ngram/words.py.
 
     edges        where tokens start, from the positions of separators
-    vocabulary   the distinct 64-bit hashes of the tokens (sort, unique); each one's first token gives its symbols, packed
+    vocabulary   the distinct 64-bit hashes of the tokens (sort, unique); the first token of each hash gives its symbols, packed
     ids          rank of a token's hash among them, then its place in lexicographic order (four stable argsorts of packed words)
     features     what a word context looks at, from three prefix sums and the words' attributes: the r words before a token are
                  spoken[: r], so its w1 is the last of them; the last number is numbers[how many of them start with a digit]
@@ -9,8 +9,8 @@
     tokens       the  cat  _  sat            r          0  1  2  2      ("_": an empty token, two separators in a row)
     spoken       the  cat  sat               w1         -  the  cat  cat
 
-The words' own attributes (their hash in lower case, shape, suffix) come from the stream's push_word(), run once for each word of
-the vocabulary on the host, while the device counts characters; so does the trie.
+The words' own attributes (their hash in lower case, shape, suffix) come from the stream's push_word(), which runs on the host once for
+each word of the vocabulary, while the device counts characters. The trie is made there, too.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class TokenIds(NamedTuple):
 
 
 class Attributes(NamedTuple):
-    """Of each word of the vocabulary, and of "no word" last: what it puts into the features when it becomes w1. Host arrays."""
+    """For each word of the vocabulary, and for "no word" last: what it adds to the features when it becomes w1. Host arrays."""
 
     hash: np.ndarray  # uint64 [words + 1]
     lower: np.ndarray  # uint64
@@ -91,8 +91,8 @@ class WordTokens(NamedTuple):
         return self.ids.size - self.first
 
 
-def tokenize(arrays: Arrays, text: Text, border: int, info: SymbolInfo, parts: int = 1) -> TokenIds:
-    """The tokens of a text whose first `border` symbols are history. parts: hash so many times fewer at once than would fit.
+def tokenize(arrays: Arrays, text: Text, n_history: int, info: SymbolInfo, parts: int = 1) -> TokenIds:
+    """The tokens of a text whose first `n_history` symbols are history. parts: hash 1/parts of what would fit at once.
 
     ResourceError above 2**24 distinct words; MemoryError.
     """
@@ -115,7 +115,7 @@ def tokenize(arrays: Arrays, text: Text, border: int, info: SymbolInfo, parts: i
     for lo, hi in spans(ids.size, chunk):
         ids[lo:hi] = rank[ids[lo:hi]]
     # A token belongs to the text that holds its separator, its last symbol.
-    first = int(arrays.to_host(xp.searchsorted(edges[1:], arrays.to_device(np.array([border], np.int64)), "right"))[0])
+    first = int(arrays.to_host(xp.searchsorted(edges[1:], arrays.to_device(np.array([n_history], np.int64)), "right"))[0])
     empty = edges[1:] - edges[:-1] == np.int64(1)
     return TokenIds(ids, empty, first, [p[order] for p in packed], lengths[order].astype(np.uint8))
 
@@ -189,7 +189,7 @@ def _pack(xp: Any, symbols: Array, starts: Array, lengths: Array) -> list[Array]
 
 
 def lexicographic(arrays: Arrays, columns: list[Array]) -> Array:
-    """The indices that sort rows by the first column, then the second, and so on: stable sorts, the last column first."""
+    """The indices that sort rows by the first column, then the second, and so on, by stable sorts from the last column to the first."""
     order = arrays.argsort(columns[-1])
     for column in reversed(columns[:-1]):
         order = order[arrays.argsort(column[order])]
@@ -197,7 +197,7 @@ def lexicographic(arrays: Arrays, columns: list[Array]) -> Array:
 
 
 def describe(packed: list[np.ndarray], lengths: np.ndarray, info: SymbolInfo) -> tuple[Vocabulary, Attributes]:
-    """The trie and the attributes of a vocabulary in order. Host arrays; the loops run without the interpreter's lock."""
+    """The trie and the attributes of a vocabulary in order. Host arrays; the loops run without the GIL."""
     n = lengths.size
     columns = np.ascontiguousarray(np.stack(packed, axis=1))
     features, kinds = np.zeros((N_FEATURES, n + 1), np.uint64), np.full(n + 1, -1, np.int64)
@@ -208,7 +208,7 @@ def describe(packed: list[np.ndarray], lengths: np.ndarray, info: SymbolInfo) ->
 
 @njit(cache=True, nogil=True)
 def _describe(packed, lengths, info, features, kinds):
-    """Column w of features: what push_word makes of nothing but word w. kinds: the class of its first character."""
+    """Column w of features: what push_word makes of word w alone. kinds: the class of its first character."""
     pushed = np.zeros(N_FEATURES, np.uint64)
     word = np.zeros(WORD_STATE, np.uint64)
     for w in range(lengths.shape[0]):

@@ -1,8 +1,8 @@
 """Copies between host and device: pinned staging buffers, a stream of their own, and threads that fill and empty the buffers.
 
-Page-locking memory costs as much as copying it several times, so only a small ring of buffers is pinned; the host arrays are
-ordinary ones, written from the ring by a few threads (their page faults, not the bus, are what a single thread would wait for).
-fetch() returns at once: the device goes on with the next context while the last one's arrays travel.
+Page-locking memory costs as much as copying it several times, so only a small ring of buffers is pinned. The host arrays are
+ordinary ones, and a few threads copy the ring to them (a single thread would wait for page faults, not for the bus).
+fetch() returns at once: the device goes on with the next context while the last one's arrays are copied.
 
     device array ── copy engine ──▶ pinned buffer ── copier threads ──▶ host array        fetch
     host array ── copier threads ──▶ pinned buffer ── copy engine ──▶ device array        upload
@@ -23,7 +23,7 @@ COPIERS = 4
 
 
 class HostCopier:
-    """What DeviceCopier is where the arrays are on the host already."""
+    """DeviceCopier's twin for arrays that are already on the host."""
 
     def upload(self, host: np.ndarray) -> np.ndarray:
         return host
@@ -35,19 +35,19 @@ class HostCopier:
         return done
 
     def drain(self) -> None:
-        """Nothing is under way."""
+        """Nothing to do: fetch() has copied everything."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to free."""
 
 
 class _Slot:
-    """One pinned buffer: `copied` says when the copy engine has filled or read it, `emptied` when a thread has."""
+    """One pinned buffer: `copied` is set once the copy engine has filled or read it, `emptied` once a thread has."""
 
     def __init__(self, cupy: Any, nbytes: int):
         try:
             self.bytes = np.frombuffer(cupy.cuda.alloc_pinned_memory(nbytes), np.uint8, nbytes)
-        except (RuntimeError, MemoryError):  # a limit on locked memory: copies from ordinary memory work too, only slower
+        except (RuntimeError, MemoryError):  # a limit on locked memory: copies from ordinary memory work, too, but more slowly
             self.bytes = np.empty(nbytes, np.uint8)
         self.copied = cupy.cuda.Event(block=True, disable_timing=True)  # waiting threads sleep
         self.emptied: Future | None = None
@@ -76,7 +76,7 @@ class DeviceCopier:
         return [(lo, min(lo + self._slot_bytes, nbytes)) for lo in range(0, nbytes, self._slot_bytes)]
 
     def upload(self, host: np.ndarray) -> Any:
-        """A device copy of a one-dimensional array, complete for whatever the current stream does next."""
+        """A device copy of a one-dimensional array, complete before the current stream's next work."""
         out = self._cupy.empty(host.shape, host.dtype)
         if host.size == 0:
             return out
@@ -85,7 +85,7 @@ class DeviceCopier:
         return out
 
     def _ready(self) -> Any:
-        """An event after all that the current stream has been given: an array may lie where that work still reads."""
+        """An event after all work given to the current stream so far, which may still read where a new array lies."""
         event = self._cupy.cuda.Event(disable_timing=True)
         event.record()
         return event
@@ -111,7 +111,7 @@ class DeviceCopier:
             slot.copied.synchronize()
 
     def fetch(self, arrays: Sequence[Any], finish: Callable[[list[np.ndarray]], Any]) -> Future:
-        """A future of finish(host copies of the arrays). Starts when the current stream is done with what it has been given."""
+        """A future of finish(host copies of the arrays). Starts when the current stream has finished the work given to it so far."""
         return self._driver.submit(self._fetch, list(arrays), self._ready(), finish)
 
     def _fetch(self, arrays: list[Any], ready: Any, finish: Callable[[list[np.ndarray]], Any]) -> Any:
@@ -121,7 +121,7 @@ class DeviceCopier:
             hosts = [self._copy_out(array, emptying) for array in arrays]
             for done in emptying:
                 done.result()
-        arrays.clear()  # the device memory goes back to the pool before anyone waits for this future
+        arrays.clear()  # the device memory is back in the pool before anyone waits for this future
         return finish(hosts)
 
     def _copy_out(self, array: Any, emptying: list[Future]) -> np.ndarray:
@@ -143,7 +143,7 @@ class DeviceCopier:
             np.copyto(target, slot.bytes[: target.size])
 
     def drain(self) -> None:
-        """Wait until all that was fetched has arrived."""
+        """Wait until all fetched arrays have arrived."""
         self._driver.submit(int).result()
 
     def close(self) -> None:

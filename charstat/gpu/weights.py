@@ -1,21 +1,21 @@
-"""The weights of a context tree by array steps: what ctw/weights.py does, its formulas, its layout and its sums in whole units.
+"""The weights of a context tree by array operations, with the formulas, the layout and the integer sums of ctw/weights.py.
 
-One level of the chain at a time, from the highest order down. A split is a row whose successor belongs to the same context: the node
-where both part lies `depth` decisions deep. The rows under that node are an interval, found by a binary search among all rows'
-keys, context << 7 | symbol; the deeper one of the splits at its two borders encloses it. Per row:
+One level of the chain at a time, from the highest order down. A split is a row whose successor belongs to the same context; the node
+at which the two diverge is `depth` decisions deep. The rows under that node are an interval, which a binary search among all rows'
+keys, context << 7 | symbol, finds. The deeper one of the splits at the interval's two ends encloses it. Per row:
 
     depth      int8 [rows + 1]  decisions before the split between this row and the next; NO_SPLIT where the next is another context's
     of_leaf    uint32 [rows]    the row of the split that encloses this row alone
-    of_split   uint32 [rows]    the row of the split that encloses this row's split; the number of rows: none encloses it
+    of_split   uint32 [rows]    the row of the split that encloses this row's split; the number of rows if none does
 
-A context's log P_w goes to its parent by walks: from the parent's chain above the same leaf, or above the same split, outwards from
-split to split, as long as they lie below the split that encloses it in the context itself. All leaves and splits walk at once,
-those that have arrived drop out, and a walk is no longer than the decision tree is deep.
+A context's log P_w is added to its parent's slots by walks: from the parent's chain above the same leaf, or above the same split,
+outwards from split to split, as long as they lie below the split that encloses it in the context itself. All leaves and splits walk
+in parallel, those that have arrived drop out, and a walk takes at most as many steps as the code tree is deep.
 
 Held on the device: 21 bytes a row and 16 a context of two orders at a time, 12 a slot of the shorter one.
 
-Sums are added with atomics, which are for unsigned integers: two's complement. Slots of chains that do not exist may collect sums;
-nobody reads them. CuPy's scattering counts elements in 32 bits: at most 2**31 slots a level, else MemoryError, and the CPU does it.
+Sums are added by unsigned atomics, in two's complement. Slots of chains that do not exist may collect sums that nothing reads. CuPy's
+scattered addition counts elements in 32 bits: more than 2**31 slots a level raise MemoryError, and the CPU takes over.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from charstat.ctw.links import UNSET, is_exact
-from charstat.ctw.weights import BETA_MAX, HALF_LOG_2PI, KT, LOG_HALF, UNITS_PER_NAT, gamma_table, joint_nodes, n_slots
+from charstat.ctw.weights import BETA_MAX, HALF_LOG_2PI, LOG_HALF, UNITS_PER_NAT, gamma_table, joint_nodes, n_slots
 from charstat.gpu.arrays import Array, Arrays, spans
 from charstat.gpu.keys import Text, char_identities, mix57, unmix57
 from charstat.gpu.memory import chunk_size
@@ -37,12 +37,12 @@ from charstat.tree import SYMBOLS, TreeArrays
 
 NO_SPLIT = np.int8(-1)
 MAX_SLOTS = 1 << 31
-WORK_BYTES = 400  # of a row while its weights are computed; of a position while it is looked up, fewer
+WORK_BYTES = 400  # that a row takes while its weights are computed; a position that is looked up takes fewer
 I1, I2, I3 = np.int64(1), np.int64(2), np.int64(3)
 
 
 class Trees(NamedTuple):
-    """The decision tree and the estimator, on the device."""
+    """The code tree and the tables of gamma functions, on the device."""
 
     depth: Array  # int8 [128]
     shared: Array  # int8 [128 * 128]: by symbol << 7 | symbol
@@ -52,7 +52,6 @@ class Trees(NamedTuple):
     end: Array  # uint64 [nodes]
     gammas: tuple[Array, Array]  # float64 [GAMMA_TABLE]
     alpha: float
-    zero_redundancy: bool
 
 
 class Level:
@@ -82,7 +81,7 @@ class Level:
         self.of_leaf = self.of_split = xp.empty(0, np.uint32)
 
     def parts(self, most: int) -> Iterator[tuple[int, int]]:
-        """The rows in ranges of at most `most`, cut between contexts, which have up to 128."""
+        """The rows in ranges of at most `most` (at least 128), split between contexts."""
         records, mask = self.table.records, (1 << self.table.start_bits) - 1
         lo, most = 0, max(most, SYMBOLS)
         while lo < self.rows:
@@ -158,15 +157,11 @@ def _log_rising(xp: Any, n: Array, alpha: float, table: Array) -> Array:
 def _log_estimate(xp: Any, trees: Trees, n0: Array, n1: Array) -> Array:
     """weights.log_estimate of arrays (int64): float64."""
     a, (low, high) = trees.alpha, trees.gammas
-    log_p = _log_rising(xp, n0, a, low) + _log_rising(xp, n1, a, low) - _log_rising(xp, n0 + n1, 2.0 * a, high)
-    if not trees.zero_redundancy:
-        return log_p
-    one_kind = xp.log(xp.exp(log_p) * np.float64(0.5) + np.float64(0.25))
-    return xp.where(xp.minimum(n0, n1) == np.int64(0), one_kind, log_p + np.float64(LOG_HALF))
+    return _log_rising(xp, n0, a, low) + _log_rising(xp, n1, a, low) - _log_rising(xp, n0 + n1, 2.0 * a, high)
 
 
 def _weigh(xp: Any, trees: Trees, n0: Array, n1: Array, slots: Array, exists: Array, sums: Array | None, betas: Array | None) -> Array:
-    """log P_w of slots in units, as uint64; their betas are filled in. sums: Σ log P_w of the longer contexts, None at the last order."""
+    """log P_w of slots in units, as uint64. Sets their betas. sums: Σ log P_w of the longer contexts, None at the last order."""
     log_p = _log_estimate(xp, trees, n0, n1)
     if sums is not None:
         log_c = sums[slots].view(np.int64).astype(np.float64) * np.float64(1.0 / UNITS_PER_NAT)
@@ -214,7 +209,7 @@ def _level_weights(
 
 
 def _place(xp: Any, parent: Level, owner: Array, symbol: Array) -> tuple[Array, Array, Array, Array]:
-    """(row, start, end, shift): where a symbol (uint64) stands or would stand among the rows of a parent."""
+    """(row, start, end, shift): where a symbol (uint64) is, or would be, among the rows of a parent."""
     start, end = parent.starts[owner], parent.starts[owner + I1]
     row = xp.searchsorted(parent.keys, (owner.astype(np.uint64) << SYMBOL_SHIFT) | symbol)
     return row, start, end, (start - owner) * I2
@@ -251,7 +246,7 @@ def _walk(xp: Any, parent: Level, split: Array, shift: Array, types: Array, weig
         split = parent.of_split[split].astype(np.int64)
 
 
-def _links(arrays: Arrays, text: Text, border: int, longer: Level, shorter: Level, chunk: int) -> Array:
+def _links(arrays: Arrays, text: Text, n_history: int, longer: Level, shorter: Level, chunk: int) -> Array:
     """links.parent_links on the device: uint32 [contexts of the longer order]."""
     xp = arrays.xp
     order, shorter_order = longer.table.context.param, shorter.table.context.param
@@ -262,7 +257,7 @@ def _links(arrays: Arrays, text: Text, border: int, longer: Level, shorter: Leve
             parents[lo:hi] = xp.searchsorted(shorter.identities, mix57(packed)).astype(np.uint32)
         return parents
     parents = xp.full(longer.n, UNSET, np.uint32)
-    first = max(border, order)
+    first = max(n_history, order)
     for lo, hi in spans(max(0, text.symbols.size - first), chunk):
         own = xp.searchsorted(longer.identities, char_identities(xp, text, longer.table.context, first + lo, hi - lo))
         other = xp.searchsorted(shorter.identities, char_identities(xp, text, shorter.table.context, first + lo, hi - lo))
@@ -274,20 +269,19 @@ def weigh_on_device(
     arrays: Arrays,
     tables: Iterable[CountTable],
     symbols: np.ndarray,
-    border: int,
+    n_history: int,
     tree: TreeArrays,
-    estimator: int,
     alpha: float,
     copier: Any,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """ctw.weights.weigh_text by array steps. MemoryError where the device has too little."""
+    """ctw.weights.weigh_text by array operations. MemoryError if the device has too little memory."""
     xp = arrays.xp
     gammas = gamma_table(alpha)
     host = (
         tree.depth.astype(np.int8), tree.shared.astype(np.int8).ravel(), np.ascontiguousarray(joint_nodes(tree)).ravel(),
         tree.lowest.astype(np.uint64), tree.mid.astype(np.uint64), tree.end.astype(np.uint64),
     )  # fmt: skip
-    trees = Trees(*map(arrays.to_device, host), tuple(map(arrays.to_device, gammas)), alpha, estimator != KT)
+    trees = Trees(*map(arrays.to_device, host), tuple(map(arrays.to_device, gammas)), alpha)
     text = Text(copier.upload(symbols), arrays.to_device(np.zeros(SYMBOLS, np.uint8)))
 
     def most(rows: int) -> int:
@@ -304,7 +298,7 @@ def weigh_on_device(
         parent = next(coming, None)
         links = into = betas = None
         if parent is not None:
-            links = _links(arrays, text, border, level, parent, most(max(symbols.size, level.n)))
+            links = _links(arrays, text, n_history, level, parent, most(max(symbols.size, level.n)))
             into = xp.zeros(parent.slots, np.uint64)
         if sums is not None:
             betas = xp.ones(level.slots, np.float32)

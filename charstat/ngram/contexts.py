@@ -72,7 +72,7 @@ class Context:
 
     @property
     def reach(self) -> int:
-        """How many characters must have been seen before the context exists (0 for word contexts)."""
+        """How many characters must precede a position for the context to exist there (0 for word contexts)."""
         if self.kind == SPARSE:
             return self.param.bit_length()
         return 0 if self.is_words else self.param
@@ -131,15 +131,15 @@ def check_order(order: int) -> int:
 def select_contexts(contexts: str = "default", order: int = DEFAULT_ORDER) -> tuple[Context, ...]:
     """The contexts of a preset (with the character orders up to `order`), or of a comma-separated list of names.
 
-    A list may hold presets; where it names no character order, those up to `order` are added, because the word contexts are
-    silent at characters no word of the training text continues with. ContextError for unknown names and orders.
+    A list may include presets. If it names no character order, those up to `order` are added, because word contexts have no counts
+    for characters that continue no word of the training text. ContextError for unknown names and orders.
     """
     check_order(order)
     names: list[str] = []
     orders = [f"o{k}" for k in sorted({k for k in ORDER_STEPS if k < order} | {order})]
     for name in (n.strip() for n in contexts.split(",")):
         if not name:
-            raise ContextError(f"an empty name in the context list {contexts!r}")
+            raise ContextError(f"the context list {contexts!r} has an empty name")
         names += [*orders, *PRESETS[name]] if name in PRESETS else [name]
     chosen = [parse_context(n) for n in names]
     if not any(c.kind == CHARS for c in chosen):
@@ -152,7 +152,7 @@ def select_contexts(contexts: str = "default", order: int = DEFAULT_ORDER) -> tu
 
 
 def class_map(alphabet: Alphabet) -> np.ndarray:
-    """uint8 [128]: each symbol's class symbol: one letter or digit stands for all of its class, others for themselves."""
+    """uint8 [128]: each symbol's class symbol: the class's first symbol for letters and digits, the symbol itself for others."""
     classes = np.arange(SYMBOLS, dtype=np.uint8)
     first: dict[int, int] = {}
     for symbol, char in enumerate(alphabet.chars):

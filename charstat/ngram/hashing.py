@@ -7,11 +7,11 @@ Character history is kept packed, 7 bits a symbol, newest lowest: h1 holds the l
 before those; c1 and c2 hold the same for the classes of the characters (see contexts.class_map).
 
     order k <= 8          a bijection on 57 bits of the packed context: no two contexts share an identity
-    everything else       the top 57 bits of a 64-bit hash; two of n contexts are taken for one with probability
-                          n / 2**57 for each: 5e-10 at 70 million contexts
-    words                 the top 40 bits; 1e-5 at 12 million contexts
+    everything else       the top 57 bits of a 64-bit hash; a context collides with one of n others with probability
+                          n / 2**57: 5e-10 at 70 million contexts
+    words                 the top 40 bits of a 64-bit hash; 1e-5 at 12 million contexts
 
-The functions run inside numba kernels; mix64 is the finalizer of SplitMix64 (Steele, Lea, Flood 2014).
+The functions run inside numba kernels. mix64 is the finalizer of SplitMix64 (Steele, Lea, Flood 2014).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The match model: the longest earlier occurrence of what was just read, in the stream itself, predicts its next symbol.
+"""The match model: finds an earlier occurrence of the latest symbols in the stream itself and predicts the symbol that followed it.
 
-A hash table remembers where each run of MIN_MATCH symbols last ended. As long as the text goes on as it did after that
-place, the match gets longer; a surprise ends it. The expected symbol and the length's bucket are one input of the mixer,
-which learns how far to trust each length. Idea: the match model of lpaq (Mahoney 2007).
+A hash table holds the position at which each run of MIN_MATCH symbols last ended. As long as the text continues as it did after that
+position, the match gets longer; a symbol other than the expected one ends it. The expected symbol and the bucket of the length are one
+input of the mixer, which learns how far to trust each length. Idea: the match model of lpaq (Mahoney 2007).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def new_match() -> Match:
 
 
 def end_match(match: Match) -> Match:
-    """The same with no match under way: another text starts, and what was read can still be found in it."""
+    """The same without a current match: a new text starts. Matches with the earlier text remain possible."""
     match.state[2] = 0
     return match
 
@@ -57,7 +57,7 @@ def _bucket(packed, size):
 
 @njit(cache=True, nogil=True)
 def index_text(text, n, ends):
-    """Enter the first n symbols into an empty table, as observing them one by one would have."""
+    """Enter the first n symbols into an empty table, as if they had been observed one by one."""
     packed = np.uint64(0)
     mask = np.uint64((1 << (SYMBOL_BITS * MIN_MATCH)) - 1)
     for i in range(n):

@@ -1,19 +1,19 @@
 """The online overlay: what the stream itself has shown, per context, with recent symbols counting more.
 
-Every context family has an open-addressing hash table from context to a short list of (symbol, fast, slow). When a symbol
-is observed its counts go up by 1 and the counts of the other symbols in that context shrink: the fast ones to 0.4, the
-slow ones to 0.95 of themselves. Recency is worth more than long contexts: measured on 12 MB, one overlay without decay
-0.687 accuracy, both speeds together 0.702. The mixture reads one of them per context, the fast one for characters, the slow
-one for words (mixers/masses.py); PPM and CTW have decays of their own.
+Every count table has an online counterpart here: an open-addressing hash table from contexts to short lists of (symbol, fast, slow).
+An observed symbol's counts go up by 1. The counts of the other symbols in that context decay: the fast ones to 0.4 of themselves, the
+slow ones to 0.95. Recency is worth more than long contexts: measured on 12 MB, one overlay without decay 0.687 accuracy, both speeds
+together 0.702. The mixture reads one count per context, the fast one for characters, the slow one for words (mixers/masses.py).
+PPM sets decays of its own (chain.py).
 
-Counts are fixed-point integers (UNIT = 1), so that sums do not depend on their order: the probability of a symbol comes out
-the same, bit for bit, whether one path of the decision tree was looked at or all of it.
+Counts are fixed-point integers (UNIT = 1), so that sums do not depend on their order: the probability of a symbol is the same,
+bit for bit, whether one path of the code tree is evaluated or the whole tree.
 
     slot   uint64 [2]   key (0 = free) | pool offset 32 bits, length 8, log2 of room 4, generation 20 (stream position >> 12)
     entry  uint64       slow << 31 | fast << 7 | symbol; 24 bits each for slow and fast
 
-A slot is 16 bytes and a list of up to eight symbols lies in one or two cache lines. Memory is bounded: a family that holds
-`limit` contexts forgets the half that was not seen for longest.
+A slot takes 16 bytes, and a list of up to eight symbols lies in one or two cache lines. Memory is bounded: a table that holds
+`limit` contexts forgets the half that was seen least recently.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FAST, SLOW = 7, 31  # count_shift: where each count starts in an entry
 GENERATION_BITS = 12
 GENERATIONS = 1 << 20
 FIRST_CAPACITY = 1 << 10
-DEFAULT_LIMIT = 1 << 20  # contexts per table
+DEFAULT_LIMIT = 1 << 20  # contexts in each table
 SIZE_CLASSES = 8  # rooms of 1, 2, 4 .. 128 entries
 
 U0, U7, U31, U32, U40, U44 = np.uint64(0), np.uint64(FAST), np.uint64(SLOW), np.uint64(32), np.uint64(40), np.uint64(44)
@@ -43,19 +43,19 @@ NO_BLOCK = np.uint64((1 << 64) - 1)
 
 
 class Overlay(NamedTuple):
-    """The overlay of all families."""
+    """The overlays of all tables, with one pool of entries."""
 
-    slots: np.ndarray  # uint64 [families, capacity, 2]
-    used: np.ndarray  # int64 [families]: contexts held
+    slots: np.ndarray  # uint64 [tables, capacity, 2]
+    used: np.ndarray  # int64 [tables]: contexts held
     pool: np.ndarray  # uint64 [entries]
-    heap: np.ndarray  # int64 [1]: entries of the pool that were ever handed out
+    heap: np.ndarray  # int64 [1]: entries of the pool handed out so far
     free: np.ndarray  # uint64 [SIZE_CLASSES]: first free block of each size, NO_BLOCK if none
 
 
-def new_overlay(families: int, capacity: int = FIRST_CAPACITY, entries: int = 1 << 12) -> Overlay:
+def new_overlay(tables: int, capacity: int = FIRST_CAPACITY, entries: int = 1 << 12) -> Overlay:
     return Overlay(
-        np.zeros((families, capacity, 2), np.uint64),
-        np.zeros(families, np.int64),
+        np.zeros((tables, capacity, 2), np.uint64),
+        np.zeros(tables, np.int64),
         np.zeros(entries, np.uint64),
         np.zeros(1, np.int64),
         np.full(SIZE_CLASSES, NO_BLOCK, np.uint64),
@@ -194,11 +194,11 @@ def count_symbol(
 
 
 def ensure_room(overlay: Overlay, steps: int, position: int, limit: int = DEFAULT_LIMIT) -> Overlay:
-    """An overlay with room for `steps` more observations in every family: the same one, or a grown or trimmed copy.
+    """An overlay with room for `steps` more observations in every table: the same one, or a larger or trimmed copy.
 
-    A family that would hold more than `limit` contexts forgets those seen least recently, by half.
+    A table that would hold more than `limit` contexts forgets the half that was seen least recently.
     """
-    families, capacity, _ = overlay.slots.shape
+    tables, capacity, _ = overlay.slots.shape
     most = int(overlay.used.max(initial=0)) + steps
     if most > limit and int(overlay.used.max(initial=0)) > limit // 2:
         overlay = _copy(overlay, capacity, overlay.pool.size, limit // 2, position)
@@ -206,9 +206,9 @@ def ensure_room(overlay: Overlay, steps: int, position: int, limit: int = DEFAUL
     wanted = capacity
     while 5 * most > 3 * wanted:
         wanted *= 2
-    # New lists take fewer than 4 entries a step; a list that is full takes twice its room at once, 128 entries at most.
+    # New lists take fewer than 4 entries a step; a full list moves to twice its room at once, 128 entries at most.
     handed_out = int(overlay.heap[0])
-    entries = handed_out + min(2 * handed_out, 128 * families * steps) + families * (4 * steps + 256)
+    entries = handed_out + min(2 * handed_out, 128 * tables * steps) + tables * (4 * steps + 256)
     size = overlay.pool.size
     while size < entries:
         size *= 2
@@ -230,27 +230,27 @@ def _copy(overlay: Overlay, capacity: int, entries: int, keep: int, position: in
 @njit(cache=True, nogil=True)
 def _refill(old, new, keep, position):
     """Copy the contexts of every table; of one that holds more than `keep`, only the most recently seen generations."""
-    for f in range(old.slots.shape[0]):
+    for table in range(old.slots.shape[0]):
         oldest = np.int64(GENERATIONS)  # contexts of this age or older are forgotten
-        if old.used[f] > keep:
+        if old.used[table] > keep:
             ages = np.zeros(GENERATIONS + 1, np.int64)
             for p in range(old.slots.shape[1]):
-                if old.slots[f, p, 0] != U0:
-                    ages[slot_age(old.slots[f, p, 1], position)] += 1
+                if old.slots[table, p, 0] != U0:
+                    ages[slot_age(old.slots[table, p, 1], position)] += 1
             held = np.int64(0)
             oldest = 0
             while oldest < GENERATIONS and held + ages[oldest] <= keep:
                 held += ages[oldest]
                 oldest += 1
         for p in range(old.slots.shape[1]):
-            key, packed = old.slots[f, p, 0], old.slots[f, p, 1]
+            key, packed = old.slots[table, p, 0], old.slots[table, p, 1]
             if key == U0 or slot_age(packed, position) >= oldest:
                 continue
             at, length, room = slot_offset(packed), slot_length(packed), slot_room(packed)
             block = take_block(new.pool, new.heap, new.free, room)
             for e in range(length):
                 new.pool[block + e] = old.pool[at + e]
-            q = find_slot(new.slots, f, key)
-            new.slots[f, q, 0] = key
-            new.slots[f, q, 1] = np.uint64(block) | (packed & ~MASK32)
-            new.used[f] += 1
+            q = find_slot(new.slots, table, key)
+            new.slots[table, q, 0] = key
+            new.slots[table, q, 1] = np.uint64(block) | (packed & ~MASK32)
+            new.used[table] += 1

@@ -8,8 +8,8 @@ Layout of a table, contexts sorted by identity:
                                     words: word id, rising
     sums     uint32 [rows + 1]      words only: count of all rows before this one, so that a range of word ids costs two reads
 
-The bucket and the check together are the whole identity: `bits` is never smaller than what that takes. A lookup touches
-one bucket, one or two records (8 bytes each, adjacent) and the rows of one context: three cache lines for a rare context.
+The bucket and the check together give the whole identity: `bits` is always large enough for that. A lookup reads one
+bucket, one or two records (8 bytes each, adjacent) and the rows of one context: three cache lines for a rare context.
 
     "abracadabra", order 1:  a -> b2 c1 d1   b -> r2   c -> a1   d -> a1   r -> a2      5 contexts, 7 rows
 """
@@ -97,7 +97,7 @@ class CountTable:
 
 
 def table_bits(context: Context, contexts: int, rows: int) -> tuple[int, int]:
-    """(bits, start_bits) of a table with so many contexts and rows: see the layout at the top of this file."""
+    """(bits, start_bits) of a table with these numbers of contexts and rows: see the layout at the top of this file."""
     start_bits = max(1, rows.bit_length())
     width = identity_bits(context)
     return min(width, max(0, contexts.bit_length() - 2, width + start_bits - 64)), start_bits
@@ -135,7 +135,7 @@ def _fill_records(identities, starts, start_bits, records):
 
 @njit(cache=True, nogil=True, inline="always")
 def record_identity(bucket, record, width, bits, start_bits):
-    """The identity of the context whose record stands in a bucket: uint64."""
+    """The identity of the context with this record in this bucket: uint64."""
     low = np.uint64(width - bits)
     return (np.uint64(bucket) << low) | ((record >> np.uint64(start_bits)) & ((U1 << low) - U1))
 
@@ -171,7 +171,7 @@ def find_context(identity, width, bits, start_bits, buckets, bucket_at, records,
 
 
 def merge_tables(a: CountTable, b: CountTable) -> CountTable:
-    """The table whose counts are the sums of both (same context; word ids of one vocabulary)."""
+    """The table with the counts of both added (same context; word ids of one vocabulary). MergeError if the contexts differ."""
     if a.context != b.context:
         raise MergeError(f"tables of different contexts: {a.context.name} and {b.context.name}")
     ia, ib = a.identities(), b.identities()

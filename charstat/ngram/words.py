@@ -1,18 +1,18 @@
 """Words: tokens of the text, the vocabulary as a trie, and the features that word contexts look at.
 
 A token is a maximal run of characters other than space and newline, together with the separator that ends it; a separator
-right after another one is a token of its own. A word n-gram is counted once, at the token's end, not at every character: the
-counts of the next character follow from it, because the vocabulary is sorted by symbols, so that the words which start with
-a prefix have consecutive ids, and those of them whose next symbol lies under a node of the decision tree have, too.
+right after another one is a token of its own. A word n-gram is counted once, at the token's end, not at every character. The
+counts of the next character follow from it: the vocabulary is sorted by symbols, so that the words with a given prefix have
+consecutive ids, and so have those of them whose next symbol lies under a given node of the code tree.
 
     vocabulary "a_" "an_" "and_" "the_"       prefix "a": ids 0..3        next symbol '_': id 0, 'n': ids 1..3
     counts in the context          4 2 6 9    mass of "a": 12, of "an" given "a": 8 / 12
 
-Words are known by their first 32 characters; nothing is predicted by words beyond those. A token is counted by the text
-that holds its separator, so that shards of a text, each built with the text before it as history, add up to the whole.
+Words are identified by their first 32 characters; word contexts predict nothing beyond those. A token belongs to the text that
+has its separator, so that the counts of shards, each built with the text before it as history, add up to those of the whole.
 
-This file has the word state (kept by the stream, and replayed by the counting) and the trie; token counting is in
-cpu/words.py and gpu/.
+This file has the word state (which the stream keeps and the counting replays) and the trie. Token counting is in cpu/words.py
+and gpu/tokens.py.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from charstat.ngram.contexts import class_map
 from charstat.ngram.hashing import ODD_B, SYMBOL_BITS, SYMBOL_MASK, SYMBOL_SHIFT
 from charstat.tree import DIGIT, ESCAPE, OTHER, SYMBOLS, UPPER, character_class
 
-MAX_WORD = 32  # characters by which a word is known
+MAX_WORD = 32  # characters that identify a word
 PACK = 9  # symbols in one packed uint64: 63 bits
-PACKS = 4  # packed words hold a token: 36 symbols >= MAX_WORD
+PACKS = 4  # uint64 words for a token: 36 symbols >= MAX_WORD
 NO_NODE = -1
 ROOT = 0
 
@@ -58,12 +58,12 @@ def model_symbol_info(alphabet: Alphabet) -> SymbolInfo:
     return symbol_info(alphabet, class_map(alphabet))
 
 
-# The word being written: uint64 fields of one array, so that stream and counting share the same few lines.
+# The current word: uint64 fields of one array, which stream and counting update with the same functions.
 HASH, LOWER_HASH, LENGTH, FIRST_KIND, LAST_THREE = range(5)
 WORD_STATE = 5
 U1, U16 = np.uint64(1), np.uint64(16)
 MASK21, MASK32 = np.uint64(0x1FFFFF), np.uint64(0xFFFFFFFF)
-NO_LETTERS = np.uint64(ESCAPE << 14 | ESCAPE << 7 | ESCAPE)  # before a word's first letter: 0 is a letter like any other
+NO_LETTERS = np.uint64(ESCAPE << 14 | ESCAPE << 7 | ESCAPE)  # before a word's first letter: symbol 0 is a letter, too
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -88,7 +88,7 @@ def extend_word(word, symbol, info):
 
 @njit(cache=True, nogil=True, inline="always")
 def word_shape(length, first_kind, last_three):
-    """Eight bits: the class of the first character and a coarse length; for other classes the last character."""
+    """Eight bits: the class of the first character and a coarse length; for the class "other", the last character."""
     if first_kind == np.uint64(OTHER):
         return np.uint64(128) + (last_three & SYMBOL_MASK)
     return first_kind * np.uint64(4) + np.uint64(min(np.int64(length), 9) // 3)
@@ -224,7 +224,7 @@ def lower_bound(values, lo, hi, wanted):
 
 @njit(cache=True, nogil=True, inline="always")
 def gallop(values, lo, hi, wanted):
-    """lower_bound for an answer that is likely near lo: the steps double, then the last one is searched."""
+    """lower_bound for an answer that is likely to be near lo: steps that double, then a binary search within the last one."""
     step = 1
     while lo + step < hi and np.int64(values[lo + step]) < wanted:
         lo += step
