@@ -62,7 +62,7 @@ def main() -> None:
     rows = np.zeros((min(len(text), 60_000), SYMBOLS))
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     about = model.manifest["text"]
-    start = f", mix starts from {model.start_chars:,} held-out characters" if model.start_chars else ""
+    start = f", mix starts from {model.warm_start_chars:,} held-out characters" if model.warm_start_chars else ""
     print(f"model {args.model}: {about['chars']:,} characters, {model.n_bytes / 1e6:,.0f} MB of tables{start}")
     print(f"text {args.text} [{args.start:,} : {args.start + len(text):,}], sha256 {digest}; one thread")
     print(

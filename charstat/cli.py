@@ -1,14 +1,14 @@
-"""The `charstat` command: build, eval, inspect, bundle, contest. It parses, calls the library, and hands a dictionary to be shown.
+"""The `charstat` command: build, eval, inspect, bundle, contest. It parses options, calls the library and shows the result.
 
-    exit status  0    done; for eval: the gate is passed
+    exit status  0    success; eval: the accuracy reaches the gate
                  1    something failed inside charstat; contest: the submission is broken
-                 2    the user can mend it: one line on stderr says how (click's own usage errors included);
+                 2    an error in what was asked for: one line on stderr says how to fix it (also click's usage errors);
                       contest: the submission is disqualified
-                 4    eval: the accuracy is under the gate
+                 4    eval: the accuracy is below the gate
                  130  interrupted
 
-With --json, stdout holds exactly one JSON object; progress and notes go to stderr. What is slow to import (numba) is imported
-inside the commands, so that --help and mistakes answer at once.
+With --json, stdout holds exactly one JSON object; progress and notes go to stderr. The commands import numba only when they need it,
+so that --help and usage errors answer at once.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 DEFAULT_ORDER, DEFAULT_CHARS, DEFAULT_GATE = 8, 60_000, 0.70
 INTERRUPTED = 130
-ALL_MODELS = f"There are {', '.join(entry.name for entry in ENTRIES)}."
-SAMPLE_NOTE = "embedded sample, NOT WikiText: its numbers say nothing about WikiText-103"
+ALL_MODELS = f"Choose from {', '.join(entry.name for entry in ENTRIES)}."
+SAMPLE_NOTE = "embedded sample, NOT WikiText: these numbers say nothing about WikiText-103"
 
 
 class Failure(click.ClickException):
@@ -71,7 +71,7 @@ class CharstatGroup(click.Group):
             return Failure("not enough memory: try a smaller --limit or --memory, or fewer --contexts", ResourceError.exit_code)
         if isinstance(e, OSError):
             return Failure(f"{e.strerror or e}{f': {e.filename!r}' if e.filename else ''}", ResourceError.exit_code)
-        return Failure(f"internal: {type(e).__name__}: {e} (CHARSTAT_DEBUG=1 shows the traceback)", CharstatError.exit_code)
+        return Failure(f"unexpected {type(e).__name__}: {e} (set CHARSTAT_DEBUG=1 to see the traceback)", CharstatError.exit_code)
 
 
 class Size(click.ParamType):
@@ -87,7 +87,7 @@ class Size(click.ParamType):
             self.fail(f"{value!r} is not a size such as 6G or 512M", param, ctx)
         size = int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
         if size < 1 << 20:
-            self.fail(f"{value!r} is less than the 1M that counting needs", param, ctx)
+            self.fail(f"{value!r} is too small: counting needs at least 1M", param, ctx)
         return size
 
 
@@ -97,44 +97,50 @@ def _check_gate(ctx: click.Context, param: click.Parameter, value: float) -> flo
     return value
 
 
-_data = click.option("--data", metavar="TEXT", help="wikitext-103 (the hub), a directory with wiki.*.raw, a UTF-8 text file, or sample.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else, on stdout.")
+_data = click.option(
+    "--data", metavar="TEXT", help="wikitext-103 (from the hub), a directory with wiki.*.raw, a UTF-8 text file, or sample."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print a single JSON object on stdout.")
 
 
 @click.group(cls=CharstatGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="charstat")
-@click.option("--debug", is_flag=True, envvar="CHARSTAT_DEBUG", help="Show tracebacks (also: CHARSTAT_DEBUG=1).")
+@click.option("--debug", is_flag=True, envvar="CHARSTAT_DEBUG", help="Show tracebacks; CHARSTAT_DEBUG=1 does the same.")
 def cli(debug: bool) -> None:
-    """Statistical character language models: count a text, then predict another one character by character."""
+    """Statistical character language models: count one text, then predict another, character by character."""
 
 
 @cli.command()
 @_data
-@click.option("--order", default=DEFAULT_ORDER, show_default=True, metavar="K", help="The highest character order, 1 to 24.")
+@click.option("--order", default=DEFAULT_ORDER, show_default=True, metavar="K", help="Highest character order, 1 to 24.")
 @click.option("--contexts", metavar="NAMES",
-              help="A preset or a comma list of names; `charstat inspect --contexts` prints them.  [default: what the models need]")  # fmt: skip
+              help="Presets or contexts, separated by commas; `charstat inspect --contexts` lists them.  [default: what the models read]")  # fmt: skip
 @click.option("--models", default=DEFAULT_MODEL, show_default=True, metavar="NAMES",
-              help=f"The models to build for, with commas; eval opens the first. {ALL_MODELS}")  # fmt: skip
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Take only the first N characters of train.")
+              help=f"Models to build for, separated by commas; eval opens the first. {ALL_MODELS}")  # fmt: skip
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Use only the first N characters of train.")
 @click.option("--held-out", type=click.IntRange(0), default=0, show_default=True, metavar="N",
-              help="Do not count the last N of these characters: the mixture learns its start from them.")  # fmt: skip
-@click.option("--backend", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="What counts.")
-@click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="CPU threads.  [default: all]")
-@click.option("--memory", type=Size(), metavar="SIZE", help="Budget for counting buffers, such as 6G.  [default: 60 % of what is free]")
-@click.option("--out", type=click.Path(), metavar="DIR", help=f"Where the model goes.  [default: {MODELS}/<text>-o<order>, see below]")
+              help="Hold out the last N characters: the mixture learns its warm start from them, and they are not counted.")  # fmt: skip
+@click.option("--backend", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="Where to count.")
+@click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="Number of CPU threads.  [default: all]")
+@click.option("--memory", type=Size(), metavar="SIZE", help="Memory for counting buffers, such as 6G.  [default: 60 % of free memory]")
+@click.option(
+    "--out", type=click.Path(), metavar="DIR", help=f"Model directory to write.  [default: {MODELS}/<text>-o<order>..., see above]"
+)
 @_json
 def build(
     data: str | None, order: int, contexts: str | None, models: str, limit: int | None, held_out: int, backend: str,
     threads: int | None, memory: int | None, out: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Count a text and write the model directory.
+    """Count a text and write a model directory.
 
-    Without --data: WikiText-103 from the hub, or, where that cannot be reached, the embedded sample (real English, but not
-    WikiText), labelled as such. The directory is complete or not there at all; a model that is there already is replaced.
-    The default --out carries whatever is not the default: models/NAME-o8-words-first-1000000.
+    Without --data, the text is WikiText-103 from the hub. If the hub cannot be reached, build says so and counts the embedded sample
+    instead: real English, but not WikiText.
 
-    --models: mix and advised read the contexts of the preset default; ppm, ppmc, ppmd, ctw and ngram those of chars; match none.
-    ctw and advised also have the weights of a context tree computed, once, here. Any model can be opened on what its tables allow.
+    By default, build counts the contexts that the models read. It also computes the weights of a context tree for the models that use
+    them. Other models can be opened on the same tables later, if the tables have what they read.
+
+    The directory appears when it is complete, and replaces an earlier model there. The default --out names every option that is not
+    at its default, as in models/wikitext-103-o8-words-first-1000000.
     """
     from charstat.corpus import HubUnavailable, open_corpus
     from charstat.progress import Steps, note
@@ -155,7 +161,7 @@ def build(
 
     def place() -> Path:
         target = check_out(default_out(corpus, order, contexts, limit, held_out, wanted) if out is None else out)
-        DirectoryColumns(target).discard()  # can it be written? Better known before the text is read
+        DirectoryColumns(target).discard()  # fails before the text is read if the place cannot be written
         return target
 
     def read() -> tuple[str, dict]:
@@ -174,7 +180,7 @@ def build(
     except HubUnavailable as e:
         if data is not None:
             raise
-        note(f"{e}. Going on with the {SAMPLE_NOTE}")
+        note(f"{e}. Counting the {SAMPLE_NOTE}")
         corpus = open_corpus("sample")
         target = place()
         text, reading = read()
@@ -190,26 +196,28 @@ def build(
 
 
 @cli.command("eval")
-@click.option("--model", "path", type=click.Path(), metavar="DIR", help=f"The model directory.  [default: the newest in {MODELS}/]")
+@click.option("--model", "path", type=click.Path(), metavar="DIR", help=f"Model directory.  [default: the newest in {MODELS}/]")
 @_data
 @click.option("--split", default="val", show_default=True, metavar="NAME", help="train, val or test.")
 @click.option("--chars", type=click.IntRange(0), default=DEFAULT_CHARS, show_default=True, metavar="N",
               help="Score the first N characters; 0: all.")  # fmt: skip
 @click.option("--gate", type=float, default=DEFAULT_GATE, show_default=True, metavar="A", callback=_check_gate,
-              help="The accuracy to reach; exit status 4 below it.")  # fmt: skip
-@click.option("--models", metavar="NAMES", help=f"Compare these models on the same tables, with commas. {ALL_MODELS}")
-@click.option("--ablate", is_flag=True, help="Also print what each source of the mixture is worth.")
+              help="Accuracy to reach; below it, the exit status is 4.")  # fmt: skip
+@click.option("--models", metavar="NAMES", help=f"Compare these models, separated by commas, on the same tables. {ALL_MODELS}")
+@click.option("--ablate", is_flag=True, help="Also show what each source of the mixture is worth.")
 @_json
 @click.pass_context
 def evaluate_command(
     ctx: click.Context, path: str | None, data: str | None, split: str, chars: int, gate: float,
     models: str | None, ablate: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Predict a text character by character, learning on the way, and report the accuracy.
+    """Predict a text character by character and report the accuracy.
 
-    Without --data: what the model was built from; without --models: the model that it was built for, the mixture as a rule. Every
-    character is predicted before it is observed. With --models or --ablate: a table of models or sources instead, one row each;
-    the gate is passed if one of them passes it.
+    Each character is predicted first, then the model learns from it. The gate is the accuracy that the contest asks for.
+
+    Without --data, eval uses the text that the model was built from; without --models, the predictor that it was built for, usually
+    the mixture. With --models or --ablate it prints a table of models or sources, one row each, and the gate is passed if any of the
+    models passes it.
     """
     from charstat.corpus import normalise_split, open_corpus
     from charstat.progress import Steps
@@ -228,15 +236,15 @@ def evaluate_command(
     with steps.reading(corpus.name) as progress:
         text = corpus.text(split, chars or None, progress)
     if not text:
-        raise CorpusError(f"the {split} split of {corpus.name!r} is empty: there is nothing to evaluate; choose another --split or --data")
+        raise CorpusError(f"the {split} split of {corpus.name!r} is empty: choose another --split or --data")
     notes = [SAMPLE_NOTE] if corpus.kind == "sample" else []
     if len(text) < chars:
-        notes.append(f"the split has {len(text):,} characters, not the {chars:,} asked for")
+        notes.append(f"the split has only {len(text):,} of the {chars:,} characters asked for")
     if split == "train":
-        notes.append("the model may have been counted from this very text: this is no measure of how it predicts")
-    if model.start_chars and use_warm_start(chosen):
-        sources = ", the table of sources with nothing learned" if ablate else ""
-        notes.append(f"the mixture begins with what it learned from {model.start_chars:,} held-out characters of train{sources}")
+        notes.append("the model may have counted this very text, so the accuracy says little about new text")
+    if model.warm_start_chars and use_warm_start(chosen):
+        sources = ", except in the table of sources" if ablate else ""
+        notes.append(f"the mixture has a warm start, learned from {model.warm_start_chars:,} held-out characters of train{sources}")
     facts = {
         "model": str(path), "data": describe(corpus), "split": split, "chars": len(text), "gate": gate,
         "sample": corpus.kind == "sample", "built_from": built_from, "order": model.order,
@@ -249,7 +257,7 @@ def evaluate_command(
     from charstat.charmodel_api import evaluate
 
     stream = model.char_model()
-    with steps("preparing the model (the first run compiles it)"):
+    with steps("preparing (the first run compiles)"):
         stream.reset()
         stream.guess_and_score(text[:64])  # compiles what is timed below; evaluate() resets
     with steps("predicting", total=len(text)) as progress:
@@ -261,7 +269,7 @@ def evaluate_command(
 
 
 def _compare(model: Model, chosen: list[str], text: str, facts: dict, with_ablation: bool, steps: Steps, as_json: bool) -> bool:
-    """Show the table of models, and of sources; returns whether one of the models passes the gate."""
+    """Show the table of models and the table of sources; returns whether any of the models passes the gate."""
     from charstat.comparison import ablate, compare
     from charstat.report import show_comparison
 
@@ -279,17 +287,20 @@ def _compare(model: Model, chosen: list[str], text: str, facts: dict, with_ablat
 
 @cli.command()
 @click.argument("path", required=False, metavar="[DIR]", type=click.Path())
-@click.option("--contexts", is_flag=True, help="Print the named table of contexts instead; needs no model.")
-@click.option("--discounts", is_flag=True, help="Print Kneser-Ney's discounts on the model's tables instead.")
+@click.option("--contexts", is_flag=True, help="List all contexts and presets instead; needs no model.")
+@click.option("--discounts", is_flag=True, help="Print the Kneser-Ney discounts for the model's tables instead.")
 @_json
 def inspect(path: str | None, contexts: bool, discounts: bool, as_json: bool) -> None:
-    """Check a model directory and show what is in it.  [default: the newest in models/]"""
+    """Check a model directory and show what it holds.
+
+    Without DIR, the newest model in models/.
+    """
     from charstat.progress import Steps
     from charstat.report import show_contexts, show_discounts, show_model
 
     if contexts:
         if path is not None or discounts:
-            raise click.UsageError("--contexts prints the table of all contexts: give it alone")
+            raise click.UsageError("--contexts lists all contexts and needs no model: use it without DIR or --discounts")
         return show_contexts(as_json)
     path = newest_model() if path is None else path
     steps = Steps()
@@ -307,8 +318,8 @@ def inspect(path: str | None, contexts: bool, discounts: bool, as_json: bool) ->
 @click.option("--out", type=click.Path(file_okay=False), required=True, metavar="DIR", help="Where submission.py goes.")
 @click.option("--preset", type=click.Choice(["gate", "full"]), default="gate", show_default=True,
               help="gate: qualify with the least energy; full: the best accuracy within the time limit.")  # fmt: skip
-@click.option("--backend", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="What counts in train().")
-@click.option("--author", default="charstat", show_default=True, metavar="NAME", help="Its __author__.")
+@click.option("--backend", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="Where train() counts.")
+@click.option("--author", default="charstat", show_default=True, metavar="NAME", help="The submission's __author__.")
 @_json
 def bundle(out: str, preset: str, backend: str, author: str, as_json: bool) -> None:
     """Write a contest submission: one file, submission.py, with this package in it."""
@@ -330,9 +341,10 @@ def bundle(out: str, preset: str, backend: str, author: str, as_json: bool) -> N
 def contest(
     ctx: click.Context, submission: str, data: str, contract: str, chars: int, limit_train: int | None, as_json: bool
 ) -> None:  # fmt: skip
-    """Run a submission by the contest's rules, in a process of its own; exit status 0 qualified, 2 disqualified, 1 broken.
+    """Run a submission by the contest's rules, in a separate process.
 
-    Metered is train() alone, as in the contest; what import, warm-up and evaluation take is shown beside it.
+    Only train() is metered, as in the contest; import, warm-up and evaluation are shown separately. Exit status: 0 qualified,
+    2 disqualified, 1 broken.
     """
     from charstat.contest.runner import exit_status, run_contest
     from charstat.contest.show import show_contest
@@ -367,7 +379,7 @@ def _load(path: str, steps: Steps) -> Model:
 
 
 def _peak_rss_bytes() -> int | None:
-    """The most memory this process had so far; None where the system does not tell."""
+    """The most memory this process has used so far; None where the system does not say."""
     try:
         import resource
     except ImportError:

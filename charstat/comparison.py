@@ -1,6 +1,6 @@
-"""Several models on one built model's count tables, side by side; and what each source of the mixture is worth.
+"""Models side by side on the same count tables, and what each source of the mixture is worth.
 
-The models share the tables: nothing is counted again. Each is evaluated from its as-built state on the same text.
+The models share the tables: nothing is counted again. Each is evaluated on the same text, starting from its as-built state.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def compare(
 ) -> Iterator[dict[str, Any]]:
     """One row per model: {model, about, accuracy, bits_per_char, chars_per_s, bytes, opened_s, passed}.
 
-    progress: told how many characters the model whose turn it is has done.
+    progress: called with the number of characters that the current model has done.
     """
     for name in names:
         entry = model_named(name)
@@ -49,10 +49,10 @@ def ablate(model: Model, text: str, progress: Callable[[int, int], None] | None 
 
     Rows are {source, accuracy, bits_per_char, us_per_char, worth_bits, worth_accuracy}.
 
-    The first row is the mixture as it is, but without the model's warm start, which was learned with all sources together; worth_bits and
-    worth_accuracy of the others are what the source contributes: how much worse the mixture is without it, or better with it.
-    us_per_char is what the source takes: a difference of two single timings.
-    progress: told how many characters of how many are done, over all rows and the warm-up.
+    The first row is the mixture as it is, but without the model's warm start, which was learned with all sources together; In the
+    other rows, worth_bits and worth_accuracy are what the source contributes: how much worse the mixture is without it, or better with
+    it; us_per_char is the time it takes, the difference of two single timings.
+    progress: called with (characters done, characters in all), over all rows and the warm-up.
     """
     from charstat.mixers.combine import AdvisedMixture
 

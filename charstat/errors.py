@@ -1,7 +1,7 @@
 """The exceptions of charstat, in one tree. Each class carries the exit status of the command line.
 
 CharstatError                  1  something failed inside charstat; BrokenSubmission (contest/runner.py)
-├── UserError                  2  the user can mend it: no traceback is shown
+├── UserError                  2  an error in what was asked for: no traceback is shown
 │   ├── CorpusError               text that is missing, unreadable, or not UTF-8; HubUnavailable (corpus.py)
 │   ├── ContextError              an order, preset or context name that does not exist
 │   ├── FormatError               a model directory that is foreign, truncated or tampered with
@@ -9,7 +9,7 @@ CharstatError                  1  something failed inside charstat; BrokenSubmis
 │   ├── BackendUnavailable        a backend that this machine cannot run
 │   ├── ResourceError             not enough memory, or a disk that is full or read-only
 │   └── StateError                stream steps in an order that has no meaning (predict before reset)
-└── GateMissed                 4  the model works, its accuracy is under the gate
+└── GateMissed                 4  the model works, but its accuracy is below the gate
 """
 
 
@@ -20,7 +20,7 @@ class CharstatError(Exception):
 
 
 class UserError(CharstatError):
-    """An error that the caller can mend; its message says how."""
+    """An error in what the caller asked for; its message says how to fix it."""
 
     exit_code = 2
 
@@ -54,6 +54,6 @@ class StateError(UserError, RuntimeError):
 
 
 class GateMissed(CharstatError):
-    """The evaluated accuracy is under the gate."""
+    """The accuracy is below the gate."""
 
     exit_code = 4

@@ -1,4 +1,4 @@
-"""What the command line knows of texts and models: the facts that manifests and results hold, and where models lie."""
+"""What the command line knows about texts and models: the facts in manifests and results, and where models are kept."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ if TYPE_CHECKING:
     from charstat.corpus import Corpus
     from charstat.model import Model
 
-MODELS = Path("models")  # where build puts models, and eval and inspect look for them
+MODELS = Path("models")  # where build puts models, and where eval and inspect look for them
 HUB_NAME = "wikitext-103"
 
 
 def describe(corpus: Corpus) -> dict:
-    """What the manifest and the results say of a text; path is absolute, so that eval finds it from anywhere."""
+    """What manifests and results say about a text; path is absolute, so that eval finds it from anywhere."""
     path = os.path.abspath(corpus.name) if corpus.kind in ("directory", "file") else None
     return {"name": corpus.name, "kind": corpus.kind, "layout": corpus.layout, "description": corpus.description, "path": path}
 
 
 def corpus_of(built_from: dict, model: str) -> Corpus:
-    """The text that a model says it was built from."""
+    """The text that a model was built from, by its manifest."""
     from charstat.corpus import open_corpus
 
     if built_from.get("path"):
         return open_corpus(Path(built_from["path"]))
     if built_from.get("kind") in ("hub", "sample"):
         return open_corpus(HUB_NAME if built_from["kind"] == "hub" else "sample")
-    raise UserError(f"the model at {model} does not say which text it was built from: give --data")
+    raise UserError(f"the model at {model} does not say which text it was built from: pass --data")
 
 
 def model_facts(model: Model) -> dict:
-    """What is told of a model, from its manifest; JSON values only."""
+    """What the commands report about a model; JSON values only."""
     from charstat.registry import parse_models
     from charstat.report import kind_name
 
@@ -52,24 +52,24 @@ def model_facts(model: Model) -> dict:
         "rows": model.n_rows, "bytes": sum(f.stat().st_size for f in Path(model.path).iterdir() if f.is_file()),
         "words": model.vocabulary.size, "alphabet": "".join(model.alphabet.chars), "rare_chars": len(model.alphabet.rare_probabilities),
         "backend": built.get("backend"), "device": built.get("device"), "reason": built.get("reason"),
-        "models": parse_models(model.models), "weights": _weights(model), "start_chars": model.start_chars,
+        "models": parse_models(model.models), "weights": _weights(model), "warm_start_chars": model.warm_start_chars,
         "counting_seconds": built.get("seconds"), "phases": built.get("phases"), "energy": built.get("energy"), "out": model.path,
         "format_version": about.get("format_version"), "charstat_version": about.get("charstat_version"),
     }  # fmt: skip
 
 
 def _weights(model: Model) -> dict | None:
-    """What is told of a model's weights of a context tree; None where it has none."""
+    """What the commands report about a model's tree weights; None if it has none."""
     stored = model.weights
     return stored and {"alpha": stored.alpha, "levels": list(stored.levels), "bytes": model.betas.nbytes}
 
 
 def default_out(corpus: Corpus, order: int, contexts: str, limit: int | None, held_out: int, models: list[str]) -> Path:
-    """models/<text>-o<order>, with whatever else is not the default; a function of the arguments alone."""
+    """models/<text>-o<order>, and every option that is not at its default; depends on the arguments alone."""
     from charstat.ngram.contexts import PRESETS
     from charstat.registry import DEFAULT_MODEL, needed_contexts
 
-    names = {"hub": HUB_NAME, "sample": "embedded-sample"}  # no file of a name like "sample" can be taken for the embedded one
+    names = {"hub": HUB_NAME, "sample": "embedded-sample"}  # a file called "sample" is not taken for the embedded one
     name = names.get(corpus.kind) or re.sub(r"[^\w.+-]+", "_", Path(corpus.name).resolve().stem).lstrip(".") or "text"
     parts = [name[:80] + ("-file" if name in names.values() and corpus.kind not in names else ""), f"o{order}"]
     if models != [DEFAULT_MODEL]:
@@ -81,16 +81,18 @@ def default_out(corpus: Corpus, order: int, contexts: str, limit: int | None, he
 
 
 def check_out(out: str | os.PathLike) -> Path:
-    """The place for a model. A model replaces what is there, so the working directory and what it lies in are refused."""
+    """The directory for a model. A model replaces what is there, so the working directory and its parents are refused."""
     here = Path.cwd()
     if Path(os.path.realpath(out)) in (here, *here.parents):
-        raise ResourceError(f"{str(out)!r} is the working directory or lies above it: choose a directory of its own for the model")
+        raise ResourceError(
+            f"{str(out)!r} is the working directory or one of its parents, and a model replaces what is there: choose another --out"
+        )
     return Path(os.path.normpath(out))
 
 
 def newest_model() -> str:
-    """The model in models/ that was built last."""
+    """The most recently built model in models/."""
     found = [f for f in MODELS.glob("*/manifest.json") if not f.parent.name.startswith(".")]
     if not found:
-        raise FormatError(f"there is no model in {MODELS}/: `charstat build` makes one, or name one with its directory")
+        raise FormatError(f"there is no model in {MODELS}/: run `charstat build` first, or give the directory of a model")
     return str(max(found, key=lambda f: f.stat().st_mtime).parent)

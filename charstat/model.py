@@ -114,7 +114,7 @@ class ModelWriter:
         self.columns.append("start", values)
 
     def preview(self, alphabet: Alphabet, contexts: Iterable[Context]) -> Model:
-        """The model of what was added so far, to learn a start with: good until more than a start is added, and not after finish()."""
+        """The model of what was added so far, to learn a warm start with; it holds until anything but that is added, or finish() is called."""
         return Model(self._manifest(alphabet, contexts, {}), {**self.columns.view(), "betas": NOTHING, "start": NOTHING})
 
     def _manifest(self, alphabet: Alphabet, contexts: Iterable[Context], info: dict) -> dict:
@@ -142,8 +142,8 @@ class ModelWriter:
 class Model:
     """A built model. manifest: as in manifest.json; columns: the concatenated arrays of all tables (storage.TABLE_COLUMNS).
 
-    betas: the weights of a context tree, where it was built with them, described by `weights` (None without). start: what the mixture
-    begins with, learned from start_chars characters that were not counted (mixers/warm_start.py); empty and 0 without.
+    betas: the weights of a context tree, if it was built with them, described by `weights` (None without). warm_start: what the mixture
+    begins with, learned from warm_start_chars characters that were not counted (mixers/warm_start.py); empty and 0 without.
     """
 
     manifest: dict = field(repr=False)
@@ -180,8 +180,8 @@ class Model:
             "weights": weights,
             "betas": betas,
             "models": tuple(models),
-            "start": start,
-            "start_chars": start_chars,
+            "warm_start": start,
+            "warm_start_chars": start_chars,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -192,8 +192,18 @@ class Model:
     weights: StoredWeights | None = field(init=False, repr=False)
     betas: np.ndarray = field(init=False, repr=False)
     models: tuple[str, ...] = field(init=False)
-    start: np.ndarray = field(init=False, repr=False)
-    start_chars: int = field(init=False)
+    warm_start: np.ndarray = field(init=False, repr=False)
+    warm_start_chars: int = field(init=False)
+
+    @property
+    def start(self) -> np.ndarray:
+        """The former name of warm_start; the next version will not have it."""
+        return self.warm_start
+
+    @property
+    def start_chars(self) -> int:
+        """The former name of warm_start_chars; the next version will not have it."""
+        return self.warm_start_chars
 
     def _table(self, context: Context, entry: dict) -> CountTable:
         c, n, m, bits = self.columns, entry["contexts"], entry["rows"], entry["bits"]
@@ -252,7 +262,7 @@ class Model:
     @property
     def n_bytes(self) -> int:
         """Bytes of all arrays."""
-        return sum(a.nbytes for a in self.columns.values()) + self.betas.nbytes + self.start.nbytes
+        return sum(a.nbytes for a in self.columns.values()) + self.betas.nbytes + self.warm_start.nbytes
 
     @property
     def order(self) -> int:
@@ -282,8 +292,8 @@ class Model:
                 writer.add(table)
             for name, (at, size) in sorted(self.weights.levels.items(), key=lambda level: level[1]) if self.weights else ():
                 writer.add_weights(name, self.betas[at : at + size])
-            if self.start_chars:
-                writer.add_start(self.start)
+            if self.warm_start_chars:
+                writer.add_start(self.warm_start)
             keep = {k: v for k, v in self.manifest.items() if k in KEPT}
             return writer.finish(self.alphabet, self.contexts, keep)
         finally:
@@ -302,8 +312,8 @@ class Model:
         Both must have one alphabet and the same contexts (build shards with alphabet=). At the border: a shard built with
         history= (the text before it) counts the n-grams and words that straddle its start, and nothing twice; built without,
         those few are missing from the sum. Weights of a context tree are not kept: the sum's are no sum of the parts', and need
-        the text; what opens on the merged model computes those that its tables give. The mixture's start is not kept either: the other
-        part may have counted its text. MergeError if the models do not fit.
+        the text; what opens on the merged model computes those that its tables give. The warm start is not kept either: the other part
+        may have counted its text. MergeError if the models do not fit.
         """
         if a.alphabet.to_dict() != b.alphabet.to_dict():
             raise MergeError("the models have different alphabets: build the shards with one alphabet (build_model(..., alphabet=...))")

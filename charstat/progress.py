@@ -1,4 +1,4 @@
-"""What the `charstat` command says on stderr: progress lines, none where that is no terminal, and notes."""
+"""What the `charstat` command prints on stderr: notes, and progress lines if stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from charstat.counting import Progress as BuildProgress
     from charstat.ngram.contexts import Context
 
-# Shares of a build's time by kind of table, measured on 4 M characters (order 14, default contexts, 2 threads); they only steer the bar.
+# How a build's time divides among kinds of tables, measured on 4 M characters (order 14, default contexts, 2 threads). It only moves the bar.
 EXACT_COST, HASHED_COST, CLASSES_COST, SPARSE_COST, WORDS_COST, ENCODE_COST = 2, 13, 5, 4, 4, 2
-LEARN_COST = 6400  # of learning from a character, by that of counting one
+LEARN_COST = 6400  # of learning from one character, relative to counting one
 
 
 def note(message: str) -> None:
@@ -32,7 +32,7 @@ def _console() -> Console:
 
 
 class _Eta(ProgressColumn):
-    """Time left, from the time the last update took: steady where steps are few and long."""
+    """Time left, estimated at the last update, so that it counts down steadily when steps are few and long."""
 
     def render(self, task: Task) -> Text:
         at, done = task.fields.get("at", 0.0), task.completed
@@ -67,13 +67,13 @@ class Steps:
     def build(
         self, contexts: Iterable[Context], models: Iterable[str] = (), held_out_share: float = 0.0
     ) -> Iterator[Callable[[BuildProgress], None]]:
-        """A bar for build_model's progress callback. held_out_share: characters held out, by those that are counted."""
+        """A bar for build_model's progress callback. held_out_share: held-out characters for each one counted."""
         from charstat.ngram.hashing import CHARS
         from charstat.registry import wants_tree_weights
 
         contexts = list(contexts)
         costs = {c.name: _cost(c) for c in contexts}
-        if wants_tree_weights(models):  # an order's take about as long as counting the next one
+        if wants_tree_weights(models):  # weighing an order takes about as long as counting the next one
             chain = [c for c in contexts if c.kind == CHARS]
             costs |= {f"weights {c.name}": _cost(longer) for c, longer in pairwise(chain)}
         learn_cost = LEARN_COST * held_out_share
@@ -84,9 +84,9 @@ class Steps:
             def tell(progress: BuildProgress) -> None:
                 nonlocal learned
                 done.update({progress.phase} & set(costs))
-                learned = max(learned, progress.share)  # what comes after it has no share of its own
+                learned = max(learned, progress.share)  # later steps report no share
                 at = sum(costs[name] for name in done) + ENCODE_COST * (progress.done > 0) + learn_cost * learned
-                update("learning a start" if progress.phase == "learn" else f"counting: {progress.phase}", at)
+                update("learning the warm start" if progress.phase == "learn" else f"counting: {progress.phase}", at)
 
             yield tell
 

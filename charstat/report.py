@@ -1,7 +1,7 @@
-"""What the `charstat` command shows on stdout: tables and JSON. What it says on stderr is progress.py's.
+"""What the `charstat` command prints on stdout: tables and JSON. For stderr see progress.py.
 
-Each show_*() takes the dictionary that --json prints, and either prints it as one JSON object or draws it as tables. Nothing is
-computed here but widths, shares and units.
+Each show_*() takes the dictionary that --json prints, and prints it as one JSON object or as tables. Nothing is computed here but
+widths, shares and units.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SAMPLE_TITLE = "embedded sample, NOT WikiText"
 PREFIX = "the prefix of the current word"
-KIND_TITLES = {"words": " (all look at the prefix of the current word, and at)"}
+KIND_TITLES = {"words": " (each reads the prefix of the current word, and what is listed)"}
 PLOT_COLUMNS, PLOT_ROWS = 60, 6
 
 
@@ -38,31 +38,31 @@ def _console() -> Console:
 def show_build(result: dict[str, Any], as_json: bool) -> None:
     """The result of a build: one JSON object, or its tables."""
     if as_json:
-        return _print_json(result)
+        return print_json(result)
     rows = [
         ("Text", _text_of(result)),
         ("Characters", f"{result['chars']:,}"),
         ("Order, contexts", _contexts_of(result)),
         *_built_for(result),
         ("Rows", f"{result['rows']:,}"),
-        ("Size", _bytes(result["bytes"])),
+        ("Size", format_bytes(result["bytes"])),
         (
             "Time",
-            f"{_seconds(result['seconds'])}, of which reading {_seconds(result['read_seconds'])}{_compiled(result['prepare_seconds'])}",
+            f"{format_seconds(result['seconds'])}, {format_seconds(result['read_seconds'])} of it reading{_compiled(result['prepare_seconds'])}",
         ),
         ("Speed", f"{result['chars_per_s']:,.0f} characters/s"),
         ("Counted on", f"{result['device']} ({result['backend']} backend: {result['reason']})"),
-        ("Peak memory", _bytes(result["peak_rss_bytes"])),
+        ("Peak memory", format_bytes(result["peak_rss_bytes"])),
         ("Model", result["out"]),
     ]
-    parts = [_facts("Build", result["sample"], rows), _phases(result), _energy(result)]
-    _show(*parts)
+    parts = [facts_table("Build", result["sample"], rows), _phases(result), _energy(result)]
+    show(*parts)
 
 
 def show_eval(result: dict[str, Any], correct: np.ndarray, as_json: bool) -> None:
     """The result of an evaluation: one JSON object, or its tables and the curve."""
     if as_json:
-        return _print_json(result)
+        return print_json(result)
     bits, gate = result["bits_per_char"], result["gate"]
     rows = [
         ("Text", result["data"]["description"]),
@@ -73,24 +73,24 @@ def show_eval(result: dict[str, Any], correct: np.ndarray, as_json: bool) -> Non
         ("Characters", f"{result['chars']:,}"),
         ("Accuracy", Text(f"{result['accuracy']:.4f}", "bold")),
         ("Bits per character", "—" if bits is None else f"{bits:.4f}"),
-        ("Speed", f"{result['chars_per_s']:,.0f} characters/s, {_seconds(result['seconds'])} in all"),
+        ("Speed", f"{result['chars_per_s']:,.0f} characters/s, {format_seconds(result['seconds'])} in all"),
         (f"Gate {max(f'{gate:.2f}', f'{gate:g}', key=len)}", _gate(result)),
         *[("Note", Text(text, "yellow")) for text in result["notes"]],
     ]
-    _show(_facts("Evaluation", result["sample"], rows), _curve(result), _plot(result, correct))
+    show(facts_table("Evaluation", result["sample"], rows), _curve(result), _plot(result, correct))
 
 
 def show_comparison(result: dict[str, Any], as_json: bool) -> None:
-    """Models on one text, a row each, and where there is an ablation what each source of the mixture is worth."""
+    """Models on one text, one row each; with an ablation, also what each source of the mixture is worth."""
     if as_json:
-        return _print_json(result)
+        return print_json(result)
     text = f"{result['data']['description']}, {result['split']}, {result['chars']:,} characters; order {result['order']}"
     columns = [("Model", "left"), ("Accuracy", "right"), ("Bits/char", "right"), ("Chars/s", "right"), ("Memory", "right")]
-    models = _table(f"Models on {text}", *columns, (f"Gate {result['gate']:g}", "left"))
+    models = new_table(f"Models on {text}", *columns, (f"Gate {result['gate']:g}", "left"))
     for row in result["models"]:
-        figures = [f"{row['accuracy']:.4f}", f"{row['bits_per_char']:.4f}", f"{row['chars_per_s']:,.0f}", _bytes(row["bytes"])]
-        models.add_row(row["model"], *figures, _gate({**row, "gate": result["gate"]}))
-    parts = [models, _facts("What they are", False, [(row["model"], row["about"]) for row in result["models"]])]
+        figures = [f"{row['accuracy']:.4f}", f"{row['bits_per_char']:.4f}", f"{row['chars_per_s']:,.0f}", format_bytes(row["bytes"])]
+        models.add_row(row["model"], *figures, _gate({**row, "gate": result["gate"]}, narrow=True))
+    parts = [models, facts_table("The models", False, [(row["model"], row["about"]) for row in result["models"]])]
     if "ablation" in result:
         columns = [
             ("Accuracy", "right"),
@@ -99,18 +99,18 @@ def show_comparison(result: dict[str, Any], as_json: bool) -> None:
             ("Worth accuracy", "right"),
             ("µs/char", "right"),
         ]
-        sources = _table("The mixture without (-) or with (+) each source, and what that source is worth", ("Source", "left"), *columns)
+        sources = new_table("The mixture without (-) or with (+) each source, and what that source is worth", ("Source", "left"), *columns)
         for row in result["ablation"]:
             worth = ["", ""] if row["worth_bits"] is None else [f"{row['worth_bits']:+.4f}", f"{100 * row['worth_accuracy']:+.2f} pp"]
             sources.add_row(row["source"], f"{row['accuracy']:.4f}", f"{row['bits_per_char']:.4f}", *worth, f"{row['us_per_char']:.1f}")
         parts.append(sources)
-    _show(*parts, *[Text(note, "yellow") for note in result["notes"]])
+    show(*parts, *[Text(note, "yellow") for note in result["notes"]])
 
 
 def show_model(result: dict[str, Any], as_json: bool) -> None:
     """What a model directory holds."""
     if as_json:
-        return _print_json(result)
+        return print_json(result)
     chars = result["chars"]
     rows = [
         ("Model", f"{result['out']}, format {result['format_version']}, charstat {result['charstat_version']}; checksums match"),
@@ -119,38 +119,38 @@ def show_model(result: dict[str, Any], as_json: bool) -> None:
         ("Text SHA-256", result["text_sha256"] or "—"),
         ("Order, contexts", _contexts_of(result)),
         *_built_for(result),
-        ("Size", _bytes(result["bytes"])),
+        ("Size", format_bytes(result["bytes"])),
         ("Vocabulary", f"{result['words']:,} words"),
         ("Alphabet", f"{len(result['alphabet'])} characters with a symbol of their own, {result['rare_chars']:,} rare ones"),
         ("", Text("".join(map(_visible, sorted(result["alphabet"]))), "dim")),
     ]
     if result["device"]:
-        rows.append(("Counted on", f"{result['device']} ({result['backend']} backend), {_seconds(result['counting_seconds'])}"))
-    table = _table("Tables", ("Context", "left"), ("Kind", "left"), ("Contexts", "right"), ("Rows", "right"), ("Size", "right"))
+        rows.append(("Counted on", f"{result['device']} ({result['backend']} backend), {format_seconds(result['counting_seconds'])}"))
+    table = new_table("Tables", ("Context", "left"), ("Kind", "left"), ("Contexts", "right"), ("Rows", "right"), ("Size", "right"))
     for name, family in result["families"].items():
-        table.add_row(name, family["kind"], f"{family['contexts']:,}", f"{family['rows']:,}", _bytes(family["bytes"]))
+        table.add_row(name, family["kind"], f"{family['contexts']:,}", f"{family['rows']:,}", format_bytes(family["bytes"]))
     total = [sum(family[key] for family in result["families"].values()) for key in ("contexts", "rows", "bytes")]
     table.add_section()
-    table.add_row("all", "", f"{total[0]:,}", f"{total[1]:,}", _bytes(total[2]))
-    _show(_facts("Model", result["sample"], rows), table, _phases(result), _energy(result))
+    table.add_row("all", "", f"{total[0]:,}", f"{total[1]:,}", format_bytes(total[2]))
+    show(facts_table("Model", result["sample"], rows), table, _phases(result), _energy(result))
 
 
 def show_discounts(rows: list[dict[str, Any]], as_json: bool) -> None:
-    """Kneser-Ney's discounts, one row an order (KneserNey.discount_rows)."""
+    """Kneser-Ney's discounts, one row for each order (KneserNey.discount_rows)."""
     if as_json:
-        return _print_json({"discounts": rows})
+        return print_json({"discounts": rows})
     headings = ("Order", "n1", "n2", "n3", "n4", "D1", "D2", "D3+")
-    table = _table("Kneser-Ney's discounts from the counts of counts", *((heading, "right") for heading in headings))
-    table.caption = "n1: rows with count 1, and so on; *: plain counts, not continuations"
+    table = new_table("Kneser-Ney discounts, from the counts of counts", *((heading, "right") for heading in headings))
+    table.caption = "n1: rows with count 1, and so on. *: plain counts; the other orders use continuation counts"
     table.caption_justify = "left"
     for row in rows:
         order = f"{'*' if row['counts'] == 'plain' else ''}{row['order']}"
         table.add_row(order, *(_quantity(row[f"n{r}"]) for r in (1, 2, 3, 4)), *(f"{row[f'd{r}']:.4f}" for r in (1, 2, 3)))
-    _show(table)
+    show(table)
 
 
 def show_contexts(as_json: bool) -> None:
-    """The named table of contexts: what each looks at, and which presets have it."""
+    """The named contexts: what each reads, and which presets include it."""
     from charstat.ngram.contexts import ORDER_STEPS, PRESETS, WORD_FIELDS, parse_context
 
     orders = [f"o{k}" for k in ORDER_STEPS]
@@ -160,11 +160,11 @@ def show_contexts(as_json: bool) -> None:
         on = {preset: context.name in names or ("up to --order" if context.name in orders else False) for preset, names in PRESETS.items()}
         contexts.append({"name": context.name, "kind": kind_name(context), "fields": context.fields, "bits": context.bits, "presets": on})
     if as_json:
-        return _print_json({"presets": list(PRESETS), "contexts": contexts, "word_fields": WORD_FIELDS})
+        return print_json({"presets": list(PRESETS), "contexts": contexts, "word_fields": WORD_FIELDS})
     tables = []
     for kind in dict.fromkeys(context["kind"] for context in contexts):
-        table = _table(
-            f"Contexts: {kind}{KIND_TITLES.get(kind, '')}", ("Name", "left"), ("Looks at", "left"), ("Bits", "left"), ("Presets", "left")
+        table = new_table(
+            f"Contexts: {kind}{KIND_TITLES.get(kind, '')}", ("Name", "left"), ("Reads", "left"), ("Bits", "left"), ("Presets", "left")
         )
         for column, width in zip(table.columns, (15, 25, 9, 18), strict=True):
             column.min_width = width
@@ -176,14 +176,15 @@ def show_contexts(as_json: bool) -> None:
                     context["name"], context["fields"].removeprefix(PREFIX).removeprefix(", ") or "nothing else", context["bits"], presets
                 )
         tables.append(table)
-    fields = _table("Word fields: join them to p with dots, as in p.w1.capital", ("Field", "left"), ("Looks at", "left"))
+    fields = new_table("Word fields: join them to p with dots, as in p.w1.capital", ("Field", "left"), ("Reads", "left"))
     for name, what in WORD_FIELDS.items():
         fields.add_row(name, what)
     about = (
-        "K is --order: its presets have the orders up to K, and K itself always. --contexts takes a comma list of presets and names, also ones "
-        "that stand in no preset: o0..o24, c1..c16, s with distances up to 8, p with word fields. Example: --contexts words,c10,p.w1.capital"
+        "K is the --order: a preset has the orders listed above up to K, and always K itself. --contexts takes presets and names, separated "
+        "by commas. A name need not be in a preset: there are o0..o24, c1..c16, s with distances up to 8, and p with word fields. Example: "
+        "--contexts words,c10,p.w1.capital"
     )
-    _show(*tables, fields, Text(about))
+    show(*tables, fields, Text(about))
 
 
 def kind_name(context: Context) -> str:
@@ -196,7 +197,8 @@ def kind_name(context: Context) -> str:
 # parts -------------------------------------------------------------------------------------------------------------------
 
 
-def _show(*parts: RenderableType | None) -> None:
+def show(*parts: RenderableType | None) -> None:
+    """Print tables and texts on stdout, with an empty line after each; None is skipped."""
     console = _console()
     for part in parts:
         if part is not None:
@@ -204,7 +206,9 @@ def _show(*parts: RenderableType | None) -> None:
             console.print()
 
 
-def _print_json(result: dict[str, Any]) -> None:
+def print_json(result: dict[str, Any]) -> None:
+    """Print one JSON object on stdout."""
+
     def plain(value: Any) -> Any:
         """JSON has no nan and no infinity: they become null."""
         if isinstance(value, dict):
@@ -220,7 +224,8 @@ def _print_json(result: dict[str, Any]) -> None:
     click.echo(json.dumps(plain(result), indent=2, allow_nan=False))
 
 
-def _facts(title: str, sample: bool, rows: list[tuple[str, str | Text]]) -> Table:
+def facts_table(title: str, sample: bool, rows: list[tuple[str, str | Text]]) -> Table:
+    """A table of labels and values without a heading; sample: the title says that the text is the embedded sample."""
     title = f"{title}: {SAMPLE_TITLE}" if sample else title
     table = Table(title=title, title_justify="left", title_style="bold yellow" if sample else "bold", box=box.ROUNDED, show_header=False)
     table.add_column(style="cyan", no_wrap=True)
@@ -230,7 +235,8 @@ def _facts(title: str, sample: bool, rows: list[tuple[str, str | Text]]) -> Tabl
     return table
 
 
-def _table(title: str, *columns: tuple[str, str]) -> Table:
+def new_table(title: str, *columns: tuple[str, str]) -> Table:
+    """An empty table; columns: (heading, "left" or "right")."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.ROUNDED, header_style="cyan")
     for heading, justify in columns:
         table.add_column(heading, justify=justify, overflow="fold")
@@ -238,12 +244,12 @@ def _table(title: str, *columns: tuple[str, str]) -> Table:
 
 
 def _compiled(prepare_s: float) -> str:
-    """Where it took long enough to have been the compiler: what came before that time."""
-    return f"; before that, {_seconds(prepare_s)} for compiling the kernels, once" if prepare_s >= 1.0 else ""
+    """What compiling took before that time, if it took long enough to have been the compiler."""
+    return f"; before that, {format_seconds(prepare_s)} of compiling, only on the first run" if prepare_s >= 1.0 else ""
 
 
 def _quantity(n: int) -> str:
-    """A count in three figures: 512, 29.3 k, 73.7 M."""
+    """A count to three figures: 512, 29.3 k, 73.7 M."""
     for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if n >= 0.9995 * scale:
             return f"{n / scale:.3g} {unit}"
@@ -253,8 +259,8 @@ def _quantity(n: int) -> str:
 def _text_of(result: dict[str, Any]) -> str:
     data = result["data"] or {}
     limit = data.get("limit")
-    what = data.get("description") or data.get("name") or "— (the model does not say)"
-    return f"{what}; the first {limit:,} characters of train at most" if limit else what
+    what = data.get("description") or data.get("name") or "— (not recorded in the model)"
+    return f"{what}; train cut to its first {limit:,} characters" if limit else what
 
 
 def _contexts_of(result: dict[str, Any]) -> str:
@@ -266,22 +272,22 @@ def _about(name: str) -> str:
 
 
 def _built_for(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a model was built for, where that is not the mixture alone; its weights; what its mixture begins with."""
+    """What a model was built for, if not just the mixture; its tree weights; its warm start."""
     rows = [("Built for", ", ".join(result["models"]))] if result["models"] != [DEFAULT_MODEL] else []
     if (w := result["weights"]) is not None:
         of = f"{w['levels'][0]} to {w['levels'][-1]}, " if w["levels"] else ""
-        rows.append(("CTW weights", f"{of}alpha {w['alpha']:g}, {_bytes(w['bytes'])}"))
-    if result["start_chars"]:
-        rows.append(("Mixture's start", f"learned from {result['start_chars']:,} held-out characters"))
+        rows.append(("CTW weights", f"{of}alpha {w['alpha']:g}, {format_bytes(w['bytes'])}"))
+    if result["warm_start_chars"]:
+        rows.append(("Warm start", f"learned from {result['warm_start_chars']:,} held-out characters"))
     return rows
 
 
 def _phases(result: dict[str, Any]) -> Table | None:
-    """Seconds and joules of each phase; joules are — where they were not measured."""
+    """Seconds and joules of each phase; — for joules that were not measured."""
     phases = result["phases"]
     if not phases:
         return None
-    table = _table("Phases", *[("Phase", "left"), ("Seconds", "right"), ("Share", "right"), ("GPU J", "right"), ("CPU J", "right")])
+    table = new_table("Phases", *[("Phase", "left"), ("Seconds", "right"), ("Share", "right"), ("GPU J", "right"), ("CPU J", "right")])
     total_s = sum(phase["seconds"] for phase in phases) or 1.0
     for phase in phases:
         joules = ["—" if phase[key] is None else f"{phase[key]:,.1f}" for key in ("gpu_gross_j", "cpu_j")]
@@ -295,19 +301,22 @@ def _energy(result: dict[str, Any]) -> Table | None:
     if not result["energy"]:
         return None
     rows = format_energy(EnergyReport.from_dict(result["energy"]))
-    return _facts("Energy of counting", False, [row for row in rows if not row[0].startswith("Phase ")])
+    return facts_table("Energy of counting", False, [row for row in rows if not row[0].startswith("Phase ")])
 
 
-def _gate(result: dict[str, Any]) -> Text:
+def _gate(result: dict[str, Any], narrow: bool = False) -> Text:
+    """Whether the gate was passed, and by how much it was missed; narrow: in at most 17 columns."""
     if result["passed"]:
         return Text("PASS", "bold green")
     missed_pp = 100 * (result["gate"] - result["accuracy"])
-    return Text(f"MISSED by {missed_pp:.2f} pp" if missed_pp >= 0.005 else "MISSED by less than 0.01 pp", "bold red")
+    if missed_pp < 0.005:
+        return Text("MISSED by less than 0.01 pp", "bold red")
+    return Text(f"MISSED by {missed_pp:.{1 if narrow and missed_pp >= 10 else 2}f} pp", "bold red")
 
 
 def _curve(result: dict[str, Any]) -> Table:
-    """The accuracy of the first n characters, and how far it is from the gate."""
-    table = _table("Accuracy of the first characters", ("Characters", "right"), ("Accuracy", "right"), ("Over the gate", "right"))
+    """The accuracy over the first n characters, and how far it is above the gate."""
+    table = new_table("Accuracy over the first characters", ("Characters", "right"), ("Accuracy", "right"), ("Above the gate", "right"))
     points = {int(n): accuracy for n, accuracy in result["curve"].items()} | {result["chars"]: result["accuracy"]}
     for n, accuracy in sorted(points.items()):
         over_pp = 100 * (accuracy - result["gate"])
@@ -316,7 +325,7 @@ def _curve(result: dict[str, Any]) -> Table:
 
 
 def _plot(result: dict[str, Any], correct: np.ndarray) -> Text:
-    """The accuracy of the first n characters as an area, with the gate as a line; under it, the accuracy of each stretch of the text."""
+    """The accuracy over the first n characters as an area, with the gate as a line; below it, the accuracy of each stretch of the text."""
     blocks, line = (" ▁▂▃▄▅▆▇█", "┈") if _console().encoding.startswith("utf") else (" .:-=+*%#", "-")
     columns, gate = min(PLOT_COLUMNS, correct.size), result["gate"]
     ends = np.arange(1, columns + 1) * correct.size // columns
@@ -327,7 +336,7 @@ def _plot(result: dict[str, Any], correct: np.ndarray) -> Text:
     low, high = math.floor(20 * low) / 20, (math.floor(20 * high) + 1) / 20
     heights = np.rint((so_far - low) / (high - low) * PLOT_ROWS * 8).astype(int)  # in eighths of a row
     gate_row = math.floor((gate - low) / (high - low) * PLOT_ROWS + 1e-9)  # subtle: 0.7 - 0.6 is less than 0.1
-    plot = Text("Accuracy so far; under the line, of each stretch of the text alone\n", "bold")
+    plot = Text("Accuracy so far; below the axis, the accuracy of each stretch by itself\n", "bold")
     for row in reversed(range(PLOT_ROWS)):
         on_gate = row == gate_row
         label = f"{gate:.2f}" if on_gate else f"{low + (high - low) * row / PLOT_ROWS:.2f}" if row % 2 == 0 else ""
@@ -352,7 +361,8 @@ def _visible(char: str) -> str:
     return char if char.isprintable() and not unicodedata.category(char).startswith("M") else f"[{ord(char):04X}]"
 
 
-def _bytes(n: int | None) -> str:
+def format_bytes(n: int | None) -> str:
+    """A size in the unit that fits: 512 bytes, 1.50 MB; — for None."""
     if n is None:
         return "—"
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
@@ -361,5 +371,6 @@ def _bytes(n: int | None) -> str:
     return f"{n} bytes"
 
 
-def _seconds(s: float | None) -> str:
+def format_seconds(s: float | None) -> str:
+    """Seconds with two decimals below ten, one above; — for None."""
     return "—" if s is None else f"{s:,.1f} s" if s >= 10 else f"{s:.2f} s"

@@ -1,4 +1,4 @@
-"""Before what is measured: compile every kernel that a build runs, or load it from numba's cache, on a small text."""
+"""Compile every kernel that a build runs, or load it from numba's cache, before anything is measured."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 if TYPE_CHECKING:
     from charstat.counting import Backend
 
-WARM_WORDS = 40_000  # distinct words: from 32,768 on, counting makes a larger table of them
+WARM_WORDS = 40_000  # distinct words: at 32,768, counting switches to a larger table
 HELD_OUT_CHARS = 64
 
 
 def warm_text(more_words: int = 0) -> str:
-    """A text in which everything happens that happens in a real one: all character classes, an escape, ever more distinct words."""
+    """A text that reaches every branch a real one does: all character classes, an escape, more and more distinct words."""
     letters = "etaoinshrdlucmfw"
     words = ["".join(letters[n >> shift & 15] for shift in (0, 4, 8, 12)) for n in range(WARM_WORDS)]
     start = f"\n = Title = \n\n\n In 1905 {'the ' * 9} {''.join(map(chr, range(33, 170)))} {'long' * 12}\n\n"
@@ -24,7 +24,7 @@ def warm_text(more_words: int = 0) -> str:
 
 
 def warm_up(engine: Backend, order: int, contexts: str, models: Sequence[str], learns: bool) -> None:
-    """Run a build of these contexts and models once, on the CPU, and whatever the backend wants to run itself. learns: with held-out text."""
+    """Build once with these contexts and models, on the CPU, and let the backend warm up what it has. learns: with held-out text."""
     from charstat.counting import build_model
     from charstat.registry import wants_tree_weights
 

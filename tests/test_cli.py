@@ -181,7 +181,7 @@ def test_the_line_of_the_gate_stands_at_its_label():
         (["--limit", 0], "--limit"),
         (["--threads", 0], "--threads"),
         (["--memory", "lots"], "not a size"),
-        (["--memory", "5"], "less than"),
+        (["--memory", "5"], "too small"),
         (["--memory", "infG"], "not a size"),
         (["--backend", "tpu"], "--backend"),
         (["--data", "nowhere.txt"], "no such file"),
@@ -262,7 +262,7 @@ def test_eval_prints_one_json_object_and_repeats_itself(built, text_file):
     assert (first["split"], first["chars"], first["passed"], first["data"]["path"]) == ("val", 3000, True, str(text_file))
     assert 0.4 < first["accuracy"] < 1 and 0 < first["bits_per_char"] < 4 and not first["sample"]
     assert [first[key] for key in ("accuracy", "bits_per_char", "curve")] == [second[key] for key in ("accuracy", "bits_per_char", "curve")]
-    assert "3,000 characters, not the 60,000" in first["notes"][0]
+    assert "only 3,000 of the 60,000" in first["notes"][0]
 
 
 def test_a_missed_gate_has_its_own_status(built):
@@ -276,7 +276,7 @@ def test_a_missed_gate_has_its_own_status(built):
 
 def test_eval_shows_the_curve(text_file, built):
     out = run("eval", "--model", built, "--split", "train", "--chars", 12_000, "--gate", 0.5).stdout
-    assert "10,000" in out and "12,000" in out and "no measure of how it predicts" in out
+    assert "10,000" in out and "12,000" in out and "says little about new text" in out
     assert "gate" in out and "█" in out and "stretches of 200 characters" in out
     run("eval", "--model", built, "--chars", 1, "--gate", 0)
 
@@ -324,7 +324,7 @@ def test_a_model_finds_its_text_from_elsewhere(workplace, monkeypatch):
 
 def test_a_model_that_does_not_name_its_text(model, workplace, text_file):
     model.save("m")
-    assert "give --data" in run("eval", "--model", "m", code=2).stderr
+    assert "pass --data" in run("eval", "--model", "m", code=2).stderr
     assert run_json("eval", "--model", "m", "--data", text_file, "--gate", 0)["built_from"] == {}
     run("inspect", "m")
 
@@ -363,8 +363,8 @@ def test_inspect_prints_the_table_of_contexts(workplace):
             assert row["presets"] == {preset: name in names for preset, names in PRESETS.items()}
     out = run("inspect", "--contexts").stdout
     assert all(f" {name} " in out for name in rows) and max(map(len, out.splitlines())) <= 80
-    assert "give it alone" in run("inspect", "x", "--contexts", code=2).stderr
-    assert "give it alone" in run("inspect", "--discounts", "--contexts", code=2).stderr
+    assert "use it without DIR or --discounts" in run("inspect", "x", "--contexts", code=2).stderr
+    assert "use it without DIR or --discounts" in run("inspect", "--discounts", "--contexts", code=2).stderr
 
 
 @pytest.mark.parametrize("harm", ["changed", "truncated", "missing", "foreign", "garbage"])
@@ -392,7 +392,7 @@ def test_harmed_models_are_told_from_whole_ones(harm, built, workplace):
 @pytest.mark.parametrize(
     "fault, code, message",
     [
-        (RuntimeError("boom"), 1, "error: internal: RuntimeError: boom (CHARSTAT_DEBUG=1 shows the traceback)"),
+        (RuntimeError("boom"), 1, "error: unexpected RuntimeError: boom (set CHARSTAT_DEBUG=1 to see the traceback)"),
         (charstat.CharstatError("two\nlines"), 1, "error: two lines"),
         (MemoryError(), 2, "error: not enough memory"),
         (OSError(28, "No space left on device", "x"), 2, "error: No space left on device: 'x'"),

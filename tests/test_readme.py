@@ -52,6 +52,14 @@ def test_the_python_runs(tmp_path, monkeypatch, capsys):
     assert names["whole"].n_rows == names["charstat"].build_model(names["text"]).n_rows
 
 
+def test_the_files_it_names_exist():
+    names = re.findall(r"`((?:[\w-]+/)*[\w-]+\.py|[a-z]+/)`", README)
+    assert len(names) > 10
+    written = {"submission.py"}  # by `charstat bundle`
+    missing = [name for name in names if not (ROOT / name).exists() and not (ROOT / "charstat" / name).exists()]
+    assert set(missing) <= written | {"models/"}
+
+
 def test_the_exit_statuses_are_those_of_the_code():
     from charstat import cli as module
     from charstat.errors import CharstatError, GateMissed, UserError

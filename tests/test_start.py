@@ -50,7 +50,7 @@ def test_what_is_held_out_is_not_counted(model, text):
     counted = build_model(text[:-HELD_OUT], **OPTIONS)
     assert all(np.array_equal(model.columns[name], counted.columns[name]) for name in counted.columns)
     assert model.manifest["text"] == counted.manifest["text"] and model.manifest["text"]["chars"] == len(text) - HELD_OUT
-    assert (model.start_chars, counted.start_chars, counted.start.size) == (HELD_OUT, 0, 0)
+    assert (model.warm_start_chars, counted.warm_start_chars, counted.warm_start.size) == (HELD_OUT, 0, 0)
     assert model.manifest["start"]["text"]["chars"] == HELD_OUT
     assert "learn" in [phase["name"] for phase in model.manifest["build"]["phases"]]
 
@@ -66,13 +66,13 @@ def test_with_history(text):
     assert model.manifest["text"] == counted.manifest["text"] and model.manifest["text"]["history_chars"] == 9000
     cold = started(model, warm_start=False)
     cold.score(shard[-3000:])
-    assert np.array_equal(pack(cold.mixer), model.start)
+    assert np.array_equal(pack(cold.mixer), model.warm_start)
 
 
 def test_the_start_is_what_a_stream_learns_from_it(model, text):
     cold = started(model, warm_start=False)
     cold.score(text[-HELD_OUT:])
-    assert np.array_equal(pack(cold.mixer), model.start)
+    assert np.array_equal(pack(cold.mixer), model.warm_start)
     for ours, theirs in zip(started(model).mixer, cold.mixer, strict=True):
         assert np.array_equal(ours, theirs)
 
@@ -88,7 +88,7 @@ def test_what_has_learned_long_moves_less(model, another):
     young = {**model.manifest, "start": {**model.manifest["start"], "chars": 1}}
     moved = []
     for manifest in (model.manifest, young):
-        stream = started(Model(manifest, {**model.columns, "betas": model.betas, "start": model.start}))
+        stream = started(Model(manifest, {**model.columns, "betas": model.betas, "start": model.warm_start}))
         before = stream.mixer.weights.copy()
         stream.score(another[:100])
         moved.append(np.abs(stream.mixer.weights - before).sum())
@@ -101,13 +101,13 @@ def test_reset_goes_back_to_the_start(model, another):
     stream.reset()
     again = stream.guess_and_score(another[:1000])
     assert again[0] == first[0][:1000] and np.array_equal(again[1], first[1][:1000])
-    assert np.array_equal(pack(started(model).mixer), model.start)  # the model's own is never written to
+    assert np.array_equal(pack(started(model).mixer), model.warm_start)  # the model's own is never written to
 
 
 def test_in_memory_on_disk_and_saved_again(model, directory, another, tmp_path):
     bits = started(model).score(another)
     for other in (directory, Model.load(directory.path), model.save(tmp_path / "a"), directory.save(tmp_path / "b")):
-        assert other.start_chars == HELD_OUT and np.array_equal(other.start, model.start)
+        assert other.start_chars == HELD_OUT and np.array_equal(other.start, model.warm_start)
         assert np.array_equal(started(other).score(another), bits)
 
 
@@ -143,7 +143,7 @@ def test_a_mixture_with_experts_begins_with_it_too(model, another):
 def test_merging_drops_it(model, text):
     other = build_model(text[:20_000], alphabet=model.alphabet, **OPTIONS)
     merged = Model.merge(model, other)
-    assert merged.start_chars == 0 and "start" not in merged.manifest
+    assert merged.warm_start_chars == 0 and "start" not in merged.manifest
 
 
 @pytest.mark.parametrize("chars", [-1, 10, 11])
@@ -172,14 +172,14 @@ def test_a_manifest_that_does_not_fit(directory, tmp_path, chars):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
 def test_a_start_that_nothing_learns(model, value):
     """Sums over it are not numbers, and no character is the likeliest then."""
-    start = model.start.copy()
+    start = model.warm_start.copy()
     start[1] = value
     with pytest.raises(FormatError, match=r"start\.npy holds values"):
         Model(model.manifest, {**model.columns, "betas": model.betas, "start": start})
 
 
 def test_a_start_of_another_mixer(model):
-    columns = {**model.columns, "betas": model.betas, "start": model.start[:-1]}
+    columns = {**model.columns, "betas": model.betas, "start": model.warm_start[:-1]}
     with pytest.raises(FormatError, match="build the model again"):
         started(Model(model.manifest, columns))
 
@@ -195,16 +195,16 @@ def test_on_the_command_line(text, tmp_path, monkeypatch):
 
     result = json.loads(run("build", "--data", "t.txt", "--order", 3, "--held-out", 5000, "--json").stdout)
     counted = result["chars"]
-    assert result["start_chars"] == 5000 and result["out"] == "models/t-o3-held-out-5000"
+    assert result["warm_start_chars"] == 5000 and result["out"] == "models/t-o3-held-out-5000"
     assert "5,000 held-out characters" in " ".join(run("inspect").stdout.split())
     evaluated = run("eval", "--chars", 200, "--gate", 0).stdout
-    assert "the mixture begins with what it learned from 5,000 held-out characters" in " ".join(evaluated.replace("│", " ").split())
+    assert "the mixture has a warm start, learned from 5,000 held-out characters" in " ".join(evaluated.replace("│", " ").split())
     both = run("eval", "--chars", 200, "--gate", 0, "--models", "mix,match", "--ablate", "--json")
-    assert any("the table of sources with nothing learned" in note for note in json.loads(both.stdout)["notes"])
+    assert any("except in the table of sources" in note for note in json.loads(both.stdout)["notes"])
     assert json.loads(run("eval", "--chars", 200, "--gate", 0, "--models", "match", "--json").stdout)["notes"] == []
     assert math.isclose(result["chars_per_s"] * result["seconds"], counted)
     useless = run("build", "--data", "t.txt", "--order", 3, "--models", "ppm,match", "--held-out", 5000)
     assert useless.stderr.startswith("--held-out: only mix and advised use the warm start") and useless.stderr.count("\n") == 1
     plain = json.loads(run("build", "--data", "t.txt", "--order", 3, "--json").stdout)
-    assert plain["chars"] == counted + 5000 and plain["start_chars"] == 0
+    assert plain["chars"] == counted + 5000 and plain["warm_start_chars"] == 0
     assert "nothing would be left" in run("build", "--data", "t.txt", "--held-out", 30_000, code=2).stderr

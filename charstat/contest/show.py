@@ -7,7 +7,12 @@ from typing import Any
 from rich.text import Text
 
 from charstat.contest.bundle import Bundle
-from charstat.report import _bytes, _facts, _print_json, _seconds, _show, _table
+from charstat.report import facts_table as _facts
+from charstat.report import format_bytes as _bytes
+from charstat.report import format_seconds as _seconds
+from charstat.report import new_table as _table
+from charstat.report import print_json as _print_json
+from charstat.report import show as _show
 
 UNMETERED = {"import": "import and warm-up", "evaluation": "evaluation"}
 
