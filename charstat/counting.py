@@ -1,10 +1,12 @@
 """Building a model: choose a backend -> encode -> count -> weigh -> learn a warm start -> write; each step is one function here.
 
     plan = CountingPlan.of(order=8)                    what to count, settled before any text is read
-    counted = count_text(text, plan, engine)           the steps that are the training
+    counted = count_text(text, plan, engine)           alphabet, tables, tree weights
+    counted.learn_warm_start()                         from the text that the plan holds out, if any
     model = counted.model(build={...})                 the Model, in memory or in its directory
 
-build_model does that with a meter, checksums, progress and a report; the contest's entry without, because there seconds are joules.
+build_model does that with a meter, checksums, progress and a report. The contest's entry does it without, because there seconds are
+joules; a Watch of its own can stop the work at any step by raising an exception.
 
 A backend is an object with `name`, `device`, `synchronize()` and `count(symbols, n_history, contexts, info, phase)`, which yields the
 vocabulary and a CountTable for every context, in any order (cpu/backend.py, gpu/backend.py). All backends yield the same arrays,
@@ -20,7 +22,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -204,11 +206,11 @@ class Watch:
             self._progress(Progress(name, self._done, self._steps, share))
 
 
-@dataclass(frozen=True)
+@dataclass
 class CountedText:
-    """What count_text() counted, not yet a Model: counted_chars characters of the text, and held_out, which the mixture learned from.
+    """What count_text() counted, not yet a Model: counted_chars characters of the text; held_out is the rest of it.
 
-    layout: the digest of the mixer's layout that the warm start was learned with; "" without a warm start.
+    learned: what the manifest says about the warm start (from how many characters, with which layout of the mixer); empty without.
     """
 
     plan: CountingPlan
@@ -216,10 +218,25 @@ class CountedText:
     writer: ModelWriter
     counted_chars: int
     held_out: str
-    layout: str = ""
+    learned: dict = field(default_factory=dict)
+
+    def learn_warm_start(self, watch: Watch | None = None) -> None:
+        """Learn the mixture's warm start from the held-out text, if there is any. An exception that `watch` raises leaves it unlearned."""
+        if not self.held_out:
+            return
+        from charstat.mixers.warm_start import learn_warm_start  # with the mixture's kernels, which counting does without
+
+        watch = watch or Watch()
+        with watch.phase("learn"):
+            built = self.writer.preview(self.alphabet, self.plan.contexts)
+            found = learn_warm_start(built, self.held_out, lambda done: watch.tell("learn", done / len(self.held_out)))
+        self.writer.add_start(found.values)
+        self.learned = {"chars": len(self.held_out), "layout": found.layout}
+        watch.step("learn")
 
     def model(self, **about) -> Model:
-        """The model; in its directory where the columns are one's. about: for the manifest (build, data), or instead of the facts here."""
+        """The model, written to its directory if the columns have one. about: more for the manifest (build, data), or to replace the
+        facts given here."""
         facts = {
             "order": self.plan.order,
             "preset": self.plan.preset,
@@ -228,8 +245,8 @@ class CountedText:
         }
         if self.plan.tree_orders:
             facts["ctw"] = {"alpha": CTW_TUNED["alpha"]}
-        if self.held_out:
-            facts["start"] = {"chars": len(self.held_out), "layout": self.layout, "text": text_fingerprint(self.held_out)}
+        if self.learned:
+            facts["start"] = self.learned
         return self.writer.finish(self.alphabet, self.plan.contexts, facts | about)
 
 
@@ -244,7 +261,7 @@ def count_text(
     threads: int | None = None,
     watch: Watch | None = None,
 ) -> CountedText:
-    """Everything that turns a text into a model: encode it, count its contexts, weigh the context tree, learn the warm start.
+    """Encode a text, count its contexts, and weigh the context tree if the plan's models use its weights.
 
     columns: where the arrays go, memory by default; alphabet, history: as in build_model; threads: for encoding (the backend has its
     own); watch: told of every phase. CorpusError if the text is empty; UserError if all of it would be held out; ResourceError if it
@@ -262,9 +279,7 @@ def count_text(
     alphabet, symbols = _encode(text, end, history, alphabet, threads, watch)
     _count(engine, symbols, len(history), plan.contexts, alphabet, writer, watch)
     _weigh(engine, symbols, len(history), plan.tree_orders, alphabet, writer, watch)
-    del symbols  # learning does without them
-    layout = _learn(writer, plan.contexts, alphabet, held_out, watch) if held_out else ""
-    return CountedText(plan, alphabet, writer, end, held_out, layout)
+    return CountedText(plan, alphabet, writer, end, held_out)
 
 
 def _encode(text: str, end: int, history: str, alphabet: Alphabet | None, threads: int | None, watch: Watch) -> tuple[Alphabet, np.ndarray]:
@@ -325,17 +340,6 @@ def _weigh(
         watch.step(f"weights {name}")
 
 
-def _learn(writer: ModelWriter, contexts: tuple[Context, ...], alphabet: Alphabet, held_out: str, watch: Watch) -> str:
-    """Learn the mixture's warm start from text that was not counted; returns the digest of the mixer's layout."""
-    from charstat.mixers.warm_start import learn_warm_start  # with the mixture's kernels, which counting does without
-
-    with watch.phase("learn"):
-        learned = learn_warm_start(writer.preview(alphabet, contexts), held_out, lambda done: watch.tell("learn", done / len(held_out)))
-    writer.add_start(learned.values)
-    watch.step("learn")
-    return learned.layout
-
-
 def build_model(
     text: str,
     *,
@@ -375,9 +379,8 @@ def build_model(
     columns = MemoryColumns() if out is None else DirectoryColumns(out)
     try:
         with meter:
-            counted = count_text(
-                text, plan, engine, columns=columns, alphabet=alphabet, history=history, threads=threads, watch=watch
-            )  # fmt: skip
+            counted = count_text(text, plan, engine, columns=columns, alphabet=alphabet, history=history, threads=threads, watch=watch)
+            counted.learn_warm_start(watch)
         watch.tell("finish")
         energy = meter.report()
         about = {
@@ -393,6 +396,8 @@ def build_model(
                 "energy": energy.to_dict(),
             },
         }
+        if counted.learned:
+            about["start"] = counted.learned | {"text": text_fingerprint(counted.held_out)}
         model = counted.model(**about)
         watch.step("finish")
         return model

@@ -7,7 +7,7 @@ costs nothing: numba is loaded when a model is opened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -114,12 +114,14 @@ def model_named(name: str) -> Entry:
         raise ContextError(f"there is no model {name!r}; choose from {', '.join(MODELS)}") from None
 
 
-def parse_models(names: str | Sequence[str]) -> list[str]:
-    """The present names of the models in a list or a comma-separated string, each once. ContextError for one that does not exist."""
-    listed = names.split(",") if isinstance(names, str) else names
-    if not listed:
-        raise ContextError(f"no model is named; choose from {', '.join(MODELS)}")
-    return list(dict.fromkeys(model_named(name.strip()).name for name in listed))
+def parse_models(names: str | Iterable[str]) -> list[str]:
+    """The present names of the models in a list or a string with commas, each once. ContextError for one that does not exist."""
+    listed = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else [names]
+    if not listed or not all(isinstance(name, str) for name in listed):
+        raise ContextError(
+            f"models must be names, in a list or in a string with commas, not {names!r:.80}; choose from {', '.join(MODELS)}"
+        )
+    return list(dict.fromkeys(model_named(name.strip()).name for part in listed for name in part.split(",")))
 
 
 def open_model(built: Model, name: str, **options) -> CharModel:

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_tables import WORD_NAMES, assert_same, texts
 
-from charstat import __version__
+from charstat import __version__, evaluate
 from charstat.alphabet import Alphabet
 from charstat.corpus import text_fingerprint
-from charstat.counting import BACKENDS, Progress, build_model, choose_backend
+from charstat.counting import BACKENDS, CountingPlan, Progress, Watch, build_model, choose_backend, count_text
 from charstat.cpu.backend import CPUBackend
 from charstat.errors import BackendUnavailable, ContextError, CorpusError, MergeError
 from charstat.model import Model
@@ -157,7 +157,7 @@ def test_built_into_a_directory(tmp_path, train_text, held_out):
     assert scores(on_disk, held_out[:200]) == scores(in_memory, held_out[:200])
     assert on_disk.manifest["data"] == data
     assert sorted(p.name for p in (tmp_path / "deep" / "er").iterdir()) == sorted(["manifest.json", *(f"{c}.npy" for c in COLUMNS)])
-    arrays = {**on_disk.columns, "betas": on_disk.betas, "start": on_disk.start}
+    arrays = {**on_disk.columns, "betas": on_disk.betas, "start": on_disk.warm_start}
     for column, dtype in COLUMNS.items():
         array = np.load(tmp_path / "deep" / "er" / f"{column}.npy", allow_pickle=False)  # any NumPy program can read them
         assert array.dtype == dtype and np.array_equal(array, arrays[column])
@@ -286,3 +286,45 @@ def test_history_is_context_only():
     assert m.tables["o0"].counts().tolist() == [2]
     assert m.tables["o2"].counts().tolist() == [1, 1]
     assert m.manifest["text"]["chars"] == 2 and m.manifest["text"]["history_chars"] == 5
+
+
+class TestThePipeline:
+    """count_text() as the contest's entry uses it: no meter, no checksums, and a clock that can stop it."""
+
+    def test_it_counts_what_build_model_counts(self, train_text):
+        text = train_text[:20_000]
+        plan = CountingPlan.of(4, "o0,o1,o4,p", ("mix", "ctw"), held_out_chars=2000)
+        engine = choose_backend("cpu", 1)[0]
+        counted = count_text(text, plan, engine)
+        counted.learn_warm_start()
+        ours = counted.model(build={"backend": engine.name})
+        theirs = build_model(text, order=4, contexts="o0,o1,o4,p", models="mix,ctw", held_out_chars=2000, backend="cpu", threads=1)
+        assert_same_model(ours, theirs)
+        assert np.array_equal(ours.betas, theirs.betas) and np.array_equal(ours.warm_start, theirs.warm_start)
+        assert ours.manifest["text"] == {"chars": 18_000}
+        assert ours.manifest["start"] == {key: theirs.manifest["start"][key] for key in ("chars", "layout")}
+        assert ours.models == ("mix", "ctw") and ours.order == plan.order == 4
+
+    def test_a_watch_can_stop_it(self, train_text):
+        class Deadline(Watch):
+            def tell(self, name, share=0.0):
+                if name == self.last:
+                    raise TimeoutError
+
+        plan, engine = CountingPlan.of(3, held_out_chars=500), choose_backend("cpu", 1)[0]
+        counting, learning = Deadline(), Deadline()
+        counting.last, learning.last = "o2", "learn"
+        with pytest.raises(TimeoutError):
+            count_text(train_text[:5000], plan, engine, watch=counting)
+        counted = count_text(train_text[:5000], plan, engine, watch=learning)
+        with pytest.raises(TimeoutError):
+            counted.learn_warm_start(learning)
+        model = counted.model()
+        assert model.warm_start_chars == 0 and model.warm_start.size == 0 and evaluate(model.stream(), "some text").chars == 9
+
+    def test_the_steps_of_the_plan_are_those_that_are_told(self, train_text):
+        for models, held_out in (("match", 0), ("ctw", 0), ("advised", 300)):
+            told = []
+            build_model(train_text[:3000], order=9, models=models, held_out_chars=held_out, threads=1, progress=told.append)
+            assert (told[0].done, told[-1].done) == (0, told[-1].total) and {p.total for p in told} == {told[0].total}
+            assert [p.done for p in told] == sorted(p.done for p in told)

@@ -72,8 +72,8 @@ def test_models_share_the_contexts_of_the_neediest(models, contexts):
 
 
 def test_lists_of_names():
-    assert parse_models("ppm, mix,ppm") == parse_models(["ppm", "mix"]) == ["ppm", "mix"]
-    for wrong in ("ppm,lstm", "", [], ["lstm"]):
+    assert parse_models("ppm, mix,ppm") == parse_models(["ppm", "mix"]) == parse_models(["ppm,mix"]) == ["ppm", "mix"]
+    for wrong in ("ppm,lstm", "", [], ["lstm"], None, 3, ["ppm", None]):
         with pytest.raises(ContextError, match=r"model.*choose from ppm, ppmc, ppm-inherit"):
             parse_models(wrong)
 
@@ -91,7 +91,7 @@ class TestFormerNames:
     def test_in_a_stored_model(self, model, tmp_path, monkeypatch, english):
         monkeypatch.chdir(tmp_path)
         Path("t.txt").write_text(english[:30_000], encoding="utf-8")
-        stored = Model(model.manifest | {"models": ["ngram"]}, {**model.columns, "betas": model.betas, "start": model.start})
+        stored = Model(model.manifest | {"models": ["ngram"]}, {**model.columns, "betas": model.betas, "start": model.warm_start})
         assert type(stored.char_model()).__name__ == "KneserNey"
         stored.save("m")
         shown = run("eval", "--model", "m", "--data", "t.txt", "--chars", 100, "--gate", 0, "--json")
