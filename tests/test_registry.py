@@ -52,7 +52,7 @@ def test_every_model_opens_and_says_what_it_needs(model, name):
     stream = model.char_model(name)
     stream.reset()
     assert abs(sum(stream.predict().values()) + stream.unlisted_mass - 1) < 1e-9
-    assert bool(getattr(getattr(stream, "mixture", stream), "start_chars", 0)) == entry.warm_start
+    assert bool(getattr(getattr(stream, "mixture", stream), "warm_start_chars", 0)) == entry.warm_start
     check_models([name], select_contexts(entry.contexts, 3))
     if entry.reads_order_0:
         with pytest.raises(ContextError, match=f"{name} reads the character orders from o0 up, and o0 is missing"):
