@@ -498,7 +498,26 @@ class MixtureTwin:
             ("previous", previous),
             ("before", before),
             ("hits", min(hits, self.hit_levels - 1), matched),
+            ("open", *self._open()),
         ]
+
+    def _open(self) -> tuple[str, int]:
+        """The quotation or parenthesis that opened last, and how long ago, read anew from all of the text."""
+        kind, words = "", 0
+        chars = [self.alphabet.chars[s] if s != ESCAPE else "" for s in self.symbols]
+        for i, c in enumerate(chars):
+            if c and c in '"“”':
+                kind, words = "" if kind == '"' else '"', 0
+            elif c and c in "([":
+                kind, words = "(", 0
+            elif c and c in ")]\n":
+                kind, words = "", 0
+            elif c == " " and i and chars[i - 1] not in (" ", "\n"):
+                words += 1
+                if words > 60:
+                    kind, words = "", 0
+        level = sum(words >= edge for edge in (1, 2, 3, 4, 5, 6, 9, 15, 25))
+        return (kind, level) if kind else ("", 0)
 
     def _row(self, name: tuple) -> np.ndarray:
         f = self.families

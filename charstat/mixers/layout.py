@@ -36,6 +36,7 @@ LANES = 16  # inputs are padded to a multiple of this: whole SIMD registers
 WORD_PLACES = 8  # places in a word: 0, 1, .. 6, 7 and later
 HIT_LEVELS = 16  # word contexts that were hit: 0, 1, .. 14, 15 and more
 MATCH_LEVELS = 6  # no match, and five lengths
+OPEN_ROWS = 21  # nothing open; a quotation or a parenthesis x ten lengths (brackets.py)
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ SELECTOR_SETS = (
     SelectorSet("previous", "the previous character", lambda m: SYMBOLS),
     SelectorSet("before", "the character before the previous one", lambda m: SYMBOLS),
     SelectorSet("word_hits", "word contexts with static counts x length of the match", lambda m: HIT_LEVELS * MATCH_LEVELS),
+    SelectorSet("open", "open quotation or parenthesis x words since it opened", lambda m: OPEN_ROWS),
 )
 
 InputColumns = namedtuple("InputColumns", [i.name for i in INPUTS])  # first column of each group; numba reads it by name

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from charstat.mixers.brackets import follow_brackets
 from charstat.mixers.logistic import sum_rows
 from charstat.mixers.selectors import select_rows
 from charstat.mixers.state import (
@@ -143,6 +144,7 @@ def advance(fixed, s, symbol):
     cursor[POSITION] += 1
     cursor[CLOCK] += 1
     cursor[PREPARED] = cursor[TREE_READY] = 0
+    follow_brackets(cursor, fixed.brackets[symbol], info.separator[symbol] and word[WORD_LENGTH] > U0)
     if info.separator[symbol]:
         if word[WORD_LENGTH] > U0:
             length = min(word[WORD_LENGTH], np.uint64(MAX_WORD))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from charstat.errors import ContextError, FormatError
+from charstat.mixers.brackets import bracket_actions
 from charstat.mixers.evidence import count_states, online_states, ratio_bins
 from charstat.mixers.kernels import distribution, most_likely, path_probability, run, step, take_advice
 from charstat.mixers.layout import MixerLayout, MixerRates
@@ -93,6 +94,7 @@ class Mixture(SymbolModel):
             tables=Tables(families=np.array(families, np.int64).reshape(-1, FAMILY_COLUMNS), words=model.vocabulary.size, **model.columns),
             tree=self.alphabet.tree.arrays,
             info=model_symbol_info(self.alphabet),
+            brackets=bracket_actions(self.alphabet),
             count_states=count_states(),
             online_states=online_states(),
             ratio_bins=ratio_bins(),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from charstat.mixers.brackets import open_row
 from charstat.mixers.layout import HIT_LEVELS, MATCH_LEVELS, WORD_PLACES, selector_index
 from charstat.mixers.state import EXPECTED_SYMBOL, MATCH_BUCKET, WORD_PLACE
 from charstat.ngram.hashing import SYMBOL_BITS, SYMBOL_MASK
 from charstat.ngram.match import LENGTH_BUCKETS
 
 STATIC_ORDER, CLASS_PLACE, ONLINE_ORDER = (selector_index(name) for name in ("static_order", "class_place", "online_order"))
-PREVIOUS, BEFORE, WORD_HITS = (selector_index(name) for name in ("previous", "before", "word_hits"))
+PREVIOUS, BEFORE, WORD_HITS, OPEN = (selector_index(name) for name in ("previous", "before", "word_hits", "open"))
 BUCKETS_PER_LEVEL = LENGTH_BUCKETS // (MATCH_LEVELS - 1)
 
 
@@ -34,3 +35,4 @@ def select_rows(selected, first_rows, cursor, history, kind, static_order, onlin
     selected[PREVIOUS] = first_rows.previous + previous
     selected[BEFORE] = first_rows.before + before
     selected[WORD_HITS] = first_rows.word_hits + min(word_hits, HIT_LEVELS - 1) * MATCH_LEVELS + match_level
+    selected[OPEN] = first_rows.open + open_row(cursor)

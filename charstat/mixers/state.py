@@ -27,8 +27,8 @@ START, END = range(2)  # columns of a range of rows
 SLOT, LIST, LENGTH = range(3)  # columns of Stream.online
 # Stream.cursor. POSITION counts the symbols of the text, CLOCK all symbols that were learned from.
 POSITION, CLOCK, PREPARED, TREE_READY, TRIE_NODE, FIRST_ID, END_ID, WORD_PLACE, PATH_SYMBOL = range(9)
-EXPECTED_SYMBOL, MATCH_BUCKET, MATCH_OFF = range(9, 12)
-CURSOR_FIELDS = 12
+EXPECTED_SYMBOL, MATCH_BUCKET, MATCH_OFF, OPEN_KIND, OPEN_WORDS = range(9, 14)
+CURSOR_FIELDS = 14
 
 
 class Tables(NamedTuple):
@@ -51,6 +51,7 @@ class Fixed(NamedTuple):
     tables: Tables
     tree: TreeArrays
     info: SymbolInfo
+    brackets: np.ndarray  # uint8 [128]: what a symbol opens or closes (mixers/brackets.py)
     count_states: np.ndarray  # int32 [COUNT_LIMIT + 2] (mixers/evidence.py)
     online_states: np.ndarray  # int32 [COUNT_LIMIT + 2]
     ratio_bins: np.ndarray  # int32 [RATIO_STEPS + 2]
