@@ -539,11 +539,13 @@ class MixtureTwin:
         return (k, bucket, ratio), log_odds(self.ratio_typical[ratio], self.count_typical[bucket])
 
     def _chain(self, p: float, members: range, masses: list[tuple[int, int]]) -> float:
-        """Every context corrects the estimate of the shorter ones."""
+        """Every context corrects the estimate of the shorter ones; in float32, because near 1 the logit of a rounded p is another one."""
+        single, p = np.float32, np.float32(p)
         for k in members:
             (ones, n), (online_ones, online_n) = masses[k], masses[self.families + k]
-            ones, n = ones + self.online_weight * online_ones / UNIT, n + self.online_weight * online_n / UNIT
-            p = (ones + self.chain_prior * p) / (n + self.chain_prior)
+            ones = single(ones) + single(self.online_weight / UNIT) * single(online_ones)
+            inverse = single(1.0) / (single(n) + single(self.online_weight / UNIT) * single(online_n) + single(self.chain_prior))
+            p = ones * inverse + single(self.chain_prior) * inverse * p
         return p
 
     def _decide(self, node: str) -> tuple[float, np.ndarray, np.ndarray, dict[int, tuple]]:
@@ -564,7 +566,7 @@ class MixtureTwin:
         p = 0.5
         for i, members in enumerate((orders, nested, others)):
             p = self._chain(p, members, masses)
-            x[2 * f + i] = logit(p, self.smallest)
+            x[2 * f + i] = logit(float(p), self.smallest)
         expected = self.match.expected() if self.matches else -1
         if expected in under0 | under1:
             bit, strength = int(expected in under1), length_bucket(self.match.length)
