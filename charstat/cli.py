@@ -289,18 +289,21 @@ def _compare(model: Model, chosen: list[str], text: str, facts: dict, with_ablat
 @click.argument("path", required=False, metavar="[DIR]", type=click.Path())
 @click.option("--contexts", is_flag=True, help="List all contexts and presets instead; needs no model.")
 @click.option("--discounts", is_flag=True, help="Print the Kneser-Ney discounts for the model's tables instead.")
+@click.option("--mixer", is_flag=True, help="Print the mixer's inputs and selector sets on this model instead.")
 @_json
-def inspect(path: str | None, contexts: bool, discounts: bool, as_json: bool) -> None:
+def inspect(path: str | None, contexts: bool, discounts: bool, mixer: bool, as_json: bool) -> None:
     """Check a model directory and show what it holds.
 
     Without DIR, the newest model in models/.
     """
     from charstat.progress import Steps
-    from charstat.report import show_contexts, show_discounts, show_model
+    from charstat.report import show_contexts, show_discounts, show_mixer, show_model
 
+    if contexts + discounts + mixer > 1:
+        raise click.UsageError("--contexts, --discounts and --mixer are three different tables: choose one")
     if contexts:
-        if path is not None or discounts:
-            raise click.UsageError("--contexts lists all contexts and needs no model: use it without DIR or --discounts")
+        if path is not None:
+            raise click.UsageError("--contexts lists all contexts and needs no model: use it without DIR")
         return show_contexts(as_json)
     path = newest_model() if path is None else path
     steps = Steps()
@@ -311,6 +314,8 @@ def inspect(path: str | None, contexts: bool, discounts: bool, as_json: bool) ->
 
             rows = KneserNey(model).discount_rows()
         return show_discounts(rows, as_json)
+    if mixer:
+        return show_mixer(model.stream(warm_start=False).layout.describe(), as_json)
     show_model(model_facts(model) | {"checked": True}, as_json)
 
 

@@ -149,6 +149,24 @@ def show_discounts(rows: list[dict[str, Any]], as_json: bool) -> None:
     show(table)
 
 
+def show_mixer(layout: dict[str, Any], as_json: bool) -> None:
+    """The mixer's inputs and selector sets (MixerLayout.describe)."""
+    if as_json:
+        return print_json(layout)
+    inputs = new_table("Inputs of the mixer", ("Name", "left"), ("What it is", "left"), ("Columns", "right"), ("Initial weight", "right"))
+    for group in layout["inputs"]:
+        last = group["first_column"] + group["columns"] - 1
+        columns = f"{group['first_column']}..{last}" if group["columns"] > 1 else f"{last}" if group["columns"] else "none"
+        inputs.add_row(group["name"], group["about"], columns, f"{group['initial_weight']:.3f}")
+    sets = new_table(
+        "Selector sets: each contributes one row of weights", ("Name", "left"), ("What selects the row", "left"), ("Rows", "right")
+    )
+    for group in layout["selector_sets"]:
+        sets.add_row(group["name"], group["about"], f"{group['rows']:,}")
+    size = f"Weights: {layout['rows']:,} rows x {layout['width']} columns. Layout: {layout['digest'][:16]}"
+    show(inputs, sets, Text(size))
+
+
 def show_contexts(as_json: bool) -> None:
     """The named contexts: what each reads, and which presets include it."""
     from charstat.ngram.contexts import ORDER_STEPS, PRESETS, WORD_FIELDS, parse_context

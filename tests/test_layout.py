@@ -1,9 +1,13 @@
 """mixers/layout.py: inputs and selector sets by name, and the digest that ties a warm start to them."""
 
+import json
+
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from charstat import FormatError, Model
+from charstat.cli import cli
 from charstat.counting import build_model
 from charstat.mixers import layout as layout_module
 from charstat.mixers.layout import INPUTS, SELECTOR_SETS, Input, MixerLayout, MixerRates
@@ -84,3 +88,15 @@ def test_rates_are_the_mixers_own(model):
     with pytest.raises(TypeError, match="MixerRates"):
         model.stream(rates=5)
     assert model.stream(rates=MixerRates(boost=1.0))._fixed.rates[1] == 1.0
+
+
+def test_inspect_prints_both_tables(model, tmp_path):
+    model.save(tmp_path / "m")
+
+    def run(*args):
+        return CliRunner().invoke(cli, ["inspect", str(tmp_path / "m"), *args])
+
+    shown, result = run("--mixer"), json.loads(run("--mixer", "--json").stdout)
+    assert shown.exit_code == 0 and all(group.name in shown.stdout for group in (*INPUTS, *SELECTOR_SETS))
+    assert result == json.loads(json.dumps(model.stream().layout.describe()))
+    assert run("--mixer", "--discounts").exit_code == 2
