@@ -90,7 +90,7 @@ def test_links_are_the_endings():
 
 def test_links_of_another_text():
     symbols, tables, _ = counted(PROSE, "o0,o9,o11")
-    with pytest.raises(ValueError, match="o11 that do not end in one of o9"):
+    with pytest.raises(ValueError, match="o11 that end in no context of o9: the tables were counted from another text"):
         parent_links(tables[2], tables[1], symbols[:50], 0, 2)
 
 

@@ -66,6 +66,14 @@ class InheritanceOptions:
     overlay_limit: int = DEFAULT_LIMIT
 
 
+class Settings(NamedTuple):
+    """The options that the kernels read."""
+
+    inheritance: float
+    see_floor: float
+    online: bool
+
+
 class State(NamedTuple):
     """A stream: K levels, 2 K layers (static 0..K, online K..2 K)."""
 
@@ -74,8 +82,8 @@ class State(NamedTuple):
     counts: Counts  # of 2 K layers
     escape: np.ndarray  # float64 [2 K * COUNT_BUCKETS * TYPE_BUCKETS * FLAGS * POINTS]: SEE
     visits: np.ndarray  # float64, the same
-    state: np.ndarray  # int64 [2 K]: the SEE entry of each layer, -1: none
-    rates: np.ndarray  # float64 [3]: inheritance, SEE floor, online
+    entry: np.ndarray  # int64 [2 K]: the SEE entry that each layer used, -1: none
+    settings: Settings
     fresh: np.ndarray  # float64 [128]
 
 
@@ -92,7 +100,7 @@ def new_state(levels: int, options: InheritanceOptions) -> State:
     return State(
         new_place(levels), new_overlay(levels), new_counts(2 * levels, 1.0, 1.0, decay=options.decay), escape,
         np.full(escape.size, options.see_trust), np.full(2 * levels, -1, np.int64),
-        np.array([options.inheritance, options.see_floor, float(options.online)]), np.zeros(SYMBOLS),
+        Settings(float(options.inheritance), float(options.see_floor), bool(options.online)), np.zeros(SYMBOLS),
     )  # fmt: skip
 
 
@@ -126,8 +134,8 @@ def apply_layer(layer, online, flag, n_used, scale, see, out):
         n += count[i]
         mass += out[symbol[i]]
     mass *= scale
-    own = (1.0 - see.rates[0]) / n
-    inherited = see.rates[0] * scale / mass
+    own = (1.0 - see.settings.inheritance) / n
+    inherited = see.settings.inheritance * scale / mass
     if size == n_used or mass >= 1.0 - 1e-12:
         for i in range(size):
             see.fresh[i] = own * count[i] + inherited * out[symbol[i]]
@@ -143,7 +151,7 @@ def apply_layer(layer, online, flag, n_used, scale, see, out):
     at = (((layer * COUNT_BUCKETS + count_bucket(n, online)) * TYPE_BUCKETS + type_bucket(size)) * FLAGS + flag) * POINTS + low
     escape = (1.0 - part) * see.escape[at] + part * see.escape[at + 1]
     escape = min(max(escape, ESCAPE_MIN), 1.0 - ESCAPE_MIN)
-    see.state[layer] = at if part < 0.5 else at + 1
+    see.entry[layer] = at if part < 0.5 else at + 1
     new_scale = scale * escape / (1.0 - mass)
     stay = (1.0 - escape) / new_scale
     for i in range(size):
@@ -164,7 +172,7 @@ def blend(chain, see, pool, out):
     for s in range(SYMBOLS):
         out[s] = 1.0 if chain.used[s] else 0.0
     scale = 1.0 / chain.n_used
-    see.state[:] = -1
+    see.entry[:] = -1
     for k in range(levels):
         lo, hi = place.row_ranges[k, 0], place.row_ranges[k, 1]
         at, length = place.lists[k, 0], place.lists[k, 1]
@@ -190,8 +198,8 @@ def distribution(chain, see, out):
 @njit(cache=True, nogil=True)
 def learn_escapes(see, symbol):
     """Once the symbol is known: every layer that was blended in learns whether the symbol was novel to it."""
-    for layer in range(see.state.shape[0]):
-        at = see.state[layer]
+    for layer in range(see.entry.shape[0]):
+        at = see.entry[layer]
         if at < 0:
             continue
         novel = 1.0
@@ -199,7 +207,7 @@ def learn_escapes(see, symbol):
             if see.counts.symbol[layer, i] == symbol:
                 novel = 0.0
                 break
-        see.escape[at] += max(1.0 / (see.visits[at] + 1.5), see.rates[1]) * (novel - see.escape[at])
+        see.escape[at] += max(1.0 / (see.visits[at] + 1.5), see.settings.see_floor) * (novel - see.escape[at])
         see.visits[at] += 1.0
 
 
@@ -207,7 +215,7 @@ def learn_escapes(see, symbol):
 def observe(chain, see, symbol):
     """Learn from the symbol that came and move on; distribution() must have run for this history."""
     learn_escapes(see, symbol)
-    learn(see.place, see.overlay, see.counts, symbol, 0 if see.rates[2] else chain.param.shape[0])
+    learn(see.place, see.overlay, see.counts, symbol, 0 if see.settings.online else chain.param.shape[0])
 
 
 @njit(cache=True, nogil=True)

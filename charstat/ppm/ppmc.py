@@ -75,20 +75,30 @@ class PPMOptions:
                 raise ContextError(f"no {name} is named {value!r}: there are {', '.join(known)}")
 
 
+class Settings(NamedTuple):
+    """The options that the kernels read."""
+
+    escape: int  # A, C, D or X
+    deterministic: bool  # start at the shortest deterministic context
+    update_exclusion: bool
+    online: bool
+
+
 class State(NamedTuple):
     """A PPM stream: its place, its online counts, scratch."""
 
     place: Place
     overlay: Overlay
     counts: Counts
-    method: np.ndarray  # int64 [4]: escape method, 1 to start at deterministic contexts, update exclusion, online
+    settings: Settings
     excluded: np.ndarray  # uint8 [128]
 
 
 def new_state(levels: int, options: PPMOptions) -> State:
-    method = [ESCAPE_METHODS.index(options.escape), options.start == "deterministic", options.update_exclusion, options.online]
-    counts = new_counts(levels, options.static_weight, options.online_weight, decay=options.decay)
-    return State(new_place(levels), new_overlay(levels), counts, np.array(method, np.int64), np.zeros(SYMBOLS, np.uint8))
+    o = options
+    settings = Settings(ESCAPE_METHODS.index(o.escape), o.start == "deterministic", bool(o.update_exclusion), bool(o.online))
+    counts = new_counts(levels, o.static_weight, o.online_weight, o.decay)
+    return State(new_place(levels), new_overlay(levels), counts, settings, np.zeros(SYMBOLS, np.uint8))
 
 
 @njit(cache=True, nogil=True)
@@ -155,7 +165,7 @@ def blend(counts, chain, method, top, excluded, out):
 def distribution(chain, ppm, out):
     """out[symbol] := P(symbol) for the current history: float64 [128], sum 1."""
     gather_all(chain, ppm.place, ppm.overlay, ppm.counts)
-    blend(ppm.counts, chain, ppm.method[0], start_level(ppm.counts, ppm.method[1]), ppm.excluded, out)
+    blend(ppm.counts, chain, ppm.settings.escape, start_level(ppm.counts, ppm.settings.deterministic), ppm.excluded, out)
 
 
 @njit(cache=True, nogil=True)
@@ -163,7 +173,7 @@ def observe(chain, ppm, symbol):
     """Learn from the symbol that came and move on; distribution() must have run for this history."""
     counts = ppm.counts
     lowest = 0
-    if ppm.method[2]:
+    if ppm.settings.update_exclusion:
         # Update exclusion: count down to the longest order that had the symbol, it included.
         for k in range(counts.size.shape[0] - 1, -1, -1):
             for i in range(counts.size[k]):
@@ -172,7 +182,7 @@ def observe(chain, ppm, symbol):
                     break
             if lowest:
                 break
-    if not ppm.method[3]:
+    if not ppm.settings.online:
         lowest = counts.size.shape[0]
     learn(ppm.place, ppm.overlay, counts, symbol, lowest)
 
