@@ -281,14 +281,15 @@ def _compare(model: Model, chosen: list[str], text: str, facts: dict, with_ablat
 @click.argument("path", required=False, metavar="[DIR]", type=click.Path())
 @click.option("--contexts", is_flag=True, help="Print the named table of contexts instead; needs no model.")
 @click.option("--discounts", is_flag=True, help="Print Kneser-Ney's discounts on the model's tables instead.")
+@click.option("--classes", is_flag=True, help="Print the word classes with their most frequent words, and what marks each topic, instead.")
 @_json
-def inspect(path: str | None, contexts: bool, discounts: bool, as_json: bool) -> None:
+def inspect(path: str | None, contexts: bool, discounts: bool, classes: bool, as_json: bool) -> None:
     """Check a model directory and show what is in it.  [default: the newest in models/]"""
     from charstat.progress import Steps
-    from charstat.report import show_contexts, show_discounts, show_model
+    from charstat.report import show_classes, show_contexts, show_discounts, show_model
 
     if contexts:
-        if path is not None or discounts:
+        if path is not None or discounts or classes:
             raise click.UsageError("--contexts prints the table of all contexts: give it alone")
         return show_contexts(as_json)
     path = newest_model() if path is None else path
@@ -300,6 +301,12 @@ def inspect(path: str | None, contexts: bool, discounts: bool, as_json: bool) ->
 
             rows = KneserNey(model).discount_rows()
         return show_discounts(rows, as_json)
+    if classes:
+        with steps("looking for examples"):
+            from charstat.ngram.class_examples import class_rows
+
+            rows = class_rows(model)
+        return show_classes(rows, as_json)
     show_model(model_facts(model) | {"checked": True}, as_json)
 
 

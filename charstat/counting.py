@@ -31,6 +31,7 @@ from charstat.ctw.model import TUNED as CTW_TUNED
 from charstat.energy import EnergyMeter, PhaseEnergy
 from charstat.errors import BackendUnavailable, CorpusError, ResourceError, UserError
 from charstat.model import MAX_CHARS, Model, ModelWriter
+from charstat.ngram.classes import WordClasses
 from charstat.ngram.contexts import DEFAULT_ORDER, Context, select_contexts
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.table import CountTable
@@ -52,8 +53,14 @@ class Backend(Protocol):
     def synchronize(self) -> None: ...
 
     def count(
-        self, symbols: np.ndarray, n_history: int, contexts: tuple[Context, ...], info: SymbolInfo, phase: Callable
-    ) -> Iterator[CountTable | Vocabulary]: ...
+        self,
+        symbols: np.ndarray,
+        n_history: int,
+        contexts: tuple[Context, ...],
+        info: SymbolInfo,
+        phase: Callable,
+        classes: WordClasses | None = None,
+    ) -> Iterator[CountTable | Vocabulary | WordClasses]: ...
 
     def weigh(
         self,
@@ -240,13 +247,14 @@ def count_text(
     *,
     columns: MemoryColumns | DirectoryColumns | None = None,
     alphabet: Alphabet | None = None,
+    classes: WordClasses | None = None,
     history: str = "",
     threads: int | None = None,
     watch: Watch | None = None,
 ) -> CountedText:
     """Everything that turns a text into a model: encode it, count its contexts, weigh the context tree, learn the warm start.
 
-    columns: where the arrays go, memory by default; alphabet, history: as in build_model; threads: for encoding (the backend has its
+    columns: where the arrays go, memory by default; alphabet, classes, history: as in build_model; threads: for encoding (the backend has its
     own); watch: told of every phase. CorpusError if the text is empty; UserError if all of it would be held out; ResourceError if it
     is too long for the tables.
     """
@@ -260,7 +268,7 @@ def count_text(
         )
     writer = ModelWriter(MemoryColumns() if columns is None else columns)
     alphabet, symbols = _encode(text, end, history, alphabet, threads, watch)
-    _count(engine, symbols, len(history), plan.contexts, alphabet, writer, watch)
+    _count(engine, symbols, len(history), plan.contexts, alphabet, classes, writer, watch)
     _weigh(engine, symbols, len(history), plan.tree_orders, alphabet, writer, watch)
     del symbols  # learning does without them
     layout = _learn(writer, plan.contexts, alphabet, held_out, watch) if held_out else ""
@@ -284,15 +292,18 @@ def _count(
     n_history: int,
     contexts: tuple[Context, ...],
     alphabet: Alphabet,
+    classes: WordClasses | None,
     writer: ModelWriter,
     watch: Watch,
 ) -> None:
-    """The vocabulary and the table of every context, written as the backend hands them out."""
-    for part in engine.count(symbols, n_history, contexts, model_symbol_info(alphabet), watch.phase):
+    """The vocabulary, the word classes and the table of every context, written as the backend hands them out."""
+    if classes is not None:
+        writer.add(classes)
+    for part in engine.count(symbols, n_history, contexts, model_symbol_info(alphabet), watch.phase, classes):
         if isinstance(part, CountTable):
             watch.step(part.context.name)
         else:
-            watch.tell("words")
+            watch.tell("classes" if isinstance(part, WordClasses) else "words")
         writer.add(part)
 
 
@@ -345,6 +356,7 @@ def build_model(
     held_out_chars: int = 0,
     history: str = "",
     alphabet: Alphabet | None = None,
+    classes: WordClasses | None = None,
     backend: str = "auto",
     threads: int | None = None,
     memory_bytes: int | None = None,
@@ -360,7 +372,8 @@ def build_model(
     that this model is built for, as a list or with commas; the first is the one that eval takes. For "ctw" and "advised" the weights of
     a context tree are computed, too, for all orders. held_out_chars: how many characters at the end of the text are not counted; the
     mixture learns its warm start from them (mixers/warm_start.py). history: text before `text`, context only (for shards). alphabet: by
-    default that of the text that is counted. backend, threads, memory_bytes: what counts, on how many threads, in how much buffer
+    default that of the text that is counted. classes: of words (Model.classes), for shards; learned from the text by default, where a
+    context looks at them, and good for one alphabet. backend, threads, memory_bytes: what counts, on how many threads, in how much buffer
     memory. data: a description for the manifest. meter: a fresh EnergyMeter, which build_model enters around the counting. read: what
     reading the text took; it joins the phases in the manifest, and none of the figures of the counting. progress: called with a Progress.
 
@@ -376,7 +389,7 @@ def build_model(
     try:
         with meter:
             counted = count_text(
-                text, plan, engine, columns=columns, alphabet=alphabet, history=history, threads=threads, watch=watch
+                text, plan, engine, columns=columns, alphabet=alphabet, classes=classes, history=history, threads=threads, watch=watch
             )  # fmt: skip
         watch.tell("finish")
         energy = meter.report()

@@ -149,6 +149,22 @@ def show_discounts(rows: list[dict[str, Any]], as_json: bool) -> None:
     _show(table)
 
 
+def show_classes(rows: dict[str, list[dict[str, Any]]], as_json: bool) -> None:
+    """The word classes by their most frequent words, and the topics by what marks them (ngram/class_examples.py)."""
+    if as_json:
+        return _print_json(rows)
+    tables = []
+    for part, title in (("small", "Classes of words, k"), ("large", "Classes of words, K")):
+        table = _table(title, ("Class", "right"), ("Words", "right"), ("Count", "right"), ("The most frequent", "left"))
+        for row in rows[part]:
+            table.add_row(str(row["class"]), f"{row['words']:,}", _quantity(row["count"]), Text(" ".join(row["examples"])))
+        tables.append(table)
+    topics = _table("Topics", ("Topic", "right"), ("What marks it", "left"))
+    for row in rows["topics"]:
+        topics.add_row(str(row["topic"]), Text(" ".join(row["marks"])))
+    _show(*tables, topics)
+
+
 def show_contexts(as_json: bool) -> None:
     """The named table of contexts: what each looks at, and which presets have it."""
     from charstat.ngram.contexts import ORDER_STEPS, PRESETS, WORD_FIELDS, parse_context

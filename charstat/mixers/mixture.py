@@ -93,6 +93,7 @@ class Mixture(SymbolModel):
             tables=Tables(families=np.array(families, np.int64).reshape(-1, FAMILY_COLUMNS), words=model.vocabulary.size, **model.columns),
             tree=self.alphabet.tree.arrays,
             info=model_symbol_info(self.alphabet),
+            classes=model.classes,
             count_states=count_states(),
             online_states=online_states(),
             ratio_bins=ratio_bins(),
