@@ -290,17 +290,18 @@ def _compare(model: Model, chosen: list[str], text: str, facts: dict, with_ablat
 @click.option("--contexts", is_flag=True, help="List all contexts and presets instead; needs no model.")
 @click.option("--discounts", is_flag=True, help="Print the Kneser-Ney discounts for the model's tables instead.")
 @click.option("--mixer", is_flag=True, help="Print the mixer's inputs and selector sets on this model instead.")
+@click.option("--classes", is_flag=True, help="Print the word classes and the topics, with examples, instead.")
 @_json
-def inspect(path: str | None, contexts: bool, discounts: bool, mixer: bool, as_json: bool) -> None:
+def inspect(path: str | None, contexts: bool, discounts: bool, mixer: bool, classes: bool, as_json: bool) -> None:
     """Check a model directory and show what it holds.
 
     Without DIR, the newest model in models/.
     """
     from charstat.progress import Steps
-    from charstat.report import show_contexts, show_discounts, show_mixer, show_model
+    from charstat.report import show_classes, show_contexts, show_discounts, show_mixer, show_model
 
-    if contexts + discounts + mixer > 1:
-        raise click.UsageError("--contexts, --discounts and --mixer are three different tables: choose one")
+    if contexts + discounts + mixer + classes > 1:
+        raise click.UsageError("--contexts, --discounts, --mixer and --classes print different things: choose one")
     if contexts:
         if path is not None:
             raise click.UsageError("--contexts lists all contexts and needs no model: use it without DIR")
@@ -316,6 +317,12 @@ def inspect(path: str | None, contexts: bool, discounts: bool, mixer: bool, as_j
         return show_discounts(rows, as_json)
     if mixer:
         return show_mixer(model.stream(warm_start=False).layout.describe(), as_json)
+    if classes:
+        with steps("looking for examples"):
+            from charstat.ngram.class_examples import class_rows
+
+            rows = class_rows(model)
+        return show_classes(rows, as_json)
     show_model(model_facts(model) | {"checked": True}, as_json)
 
 

@@ -33,6 +33,7 @@ from charstat.ctw.model import TUNED as CTW_TUNED
 from charstat.energy import EnergyMeter, PhaseEnergy
 from charstat.errors import BackendUnavailable, CorpusError, ResourceError, UserError
 from charstat.model import MAX_CHARS, Model, ModelWriter
+from charstat.ngram.classes import WordClasses
 from charstat.ngram.contexts import DEFAULT_ORDER, Context, select_contexts
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.table import CountTable
@@ -54,8 +55,14 @@ class Backend(Protocol):
     def synchronize(self) -> None: ...
 
     def count(
-        self, symbols: np.ndarray, n_history: int, contexts: tuple[Context, ...], info: SymbolInfo, phase: Callable
-    ) -> Iterator[CountTable | Vocabulary]: ...
+        self,
+        symbols: np.ndarray,
+        n_history: int,
+        contexts: tuple[Context, ...],
+        info: SymbolInfo,
+        phase: Callable,
+        classes: WordClasses | None = None,
+    ) -> Iterator[CountTable | Vocabulary | WordClasses]: ...
 
     def weigh(
         self,
@@ -257,13 +264,14 @@ def count_text(
     *,
     columns: MemoryColumns | DirectoryColumns | None = None,
     alphabet: Alphabet | None = None,
+    classes: WordClasses | None = None,
     history: str = "",
     threads: int | None = None,
     watch: Watch | None = None,
 ) -> CountedText:
     """Encode a text, count its contexts, and weigh the context tree if the plan's models use its weights.
 
-    columns: where the arrays go, memory by default; alphabet, history: as in build_model; threads: for encoding (the backend has its
+    columns: where the arrays go, memory by default; alphabet, classes, history: as in build_model; threads: for encoding (the backend has its
     own); watch: told of every phase. CorpusError if the text is empty; UserError if all of it would be held out; ResourceError if it
     is too long for the tables.
     """
@@ -277,7 +285,7 @@ def count_text(
         )
     writer = ModelWriter(MemoryColumns() if columns is None else columns)
     alphabet, symbols = _encode(text, end, history, alphabet, threads, watch)
-    _count(engine, symbols, len(history), plan.contexts, alphabet, writer, watch)
+    _count(engine, symbols, len(history), plan.contexts, alphabet, classes, writer, watch)
     _weigh(engine, symbols, len(history), plan.tree_orders, alphabet, writer, watch)
     return CountedText(plan, alphabet, writer, end, held_out)
 
@@ -299,15 +307,18 @@ def _count(
     n_history: int,
     contexts: tuple[Context, ...],
     alphabet: Alphabet,
+    classes: WordClasses | None,
     writer: ModelWriter,
     watch: Watch,
 ) -> None:
-    """The vocabulary and the table of every context, written as the backend hands them out."""
-    for part in engine.count(symbols, n_history, contexts, model_symbol_info(alphabet), watch.phase):
+    """The vocabulary, the word classes and the table of every context, written as the backend hands them out."""
+    if classes is not None:
+        writer.add(classes)
+    for part in engine.count(symbols, n_history, contexts, model_symbol_info(alphabet), watch.phase, classes):
         if isinstance(part, CountTable):
             watch.step(part.context.name)
         else:
-            watch.tell("words")
+            watch.tell("classes" if isinstance(part, WordClasses) else "words")
         writer.add(part)
 
 
@@ -349,6 +360,7 @@ def build_model(
     held_out_chars: int = 0,
     history: str = "",
     alphabet: Alphabet | None = None,
+    classes: WordClasses | None = None,
     backend: str = "auto",
     threads: int | None = None,
     memory_bytes: int | None = None,
@@ -364,7 +376,8 @@ def build_model(
     that this model is built for, as a list or with commas; the first is the one that eval takes. For "ctw" and "advised" the weights of
     a context tree are computed, too, for all orders. held_out_chars: how many characters at the end of the text are not counted; the
     mixture learns its warm start from them (mixers/warm_start.py). history: text before `text`, context only (for shards). alphabet: by
-    default that of the text that is counted. backend, threads, memory_bytes: what counts, on how many threads, in how much buffer
+    default that of the text that is counted. classes: of words (Model.classes), for shards; learned from the text by default, where a
+    context looks at them, and good for one alphabet. backend, threads, memory_bytes: what counts, on how many threads, in how much buffer
     memory. data: a description for the manifest. meter: a fresh EnergyMeter, which build_model enters around the counting. read: what
     reading the text took; it joins the phases in the manifest, and none of the figures of the counting. progress: called with a Progress.
 
@@ -379,7 +392,9 @@ def build_model(
     columns = MemoryColumns() if out is None else DirectoryColumns(out)
     try:
         with meter:
-            counted = count_text(text, plan, engine, columns=columns, alphabet=alphabet, history=history, threads=threads, watch=watch)
+            counted = count_text(
+                text, plan, engine, columns=columns, alphabet=alphabet, classes=classes, history=history, threads=threads, watch=watch
+            )  # fmt: skip
             counted.learn_warm_start(watch)
         watch.tell("finish")
         energy = meter.report()

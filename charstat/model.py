@@ -22,11 +22,12 @@ import numpy as np
 from charstat import __version__
 from charstat.alphabet import Alphabet
 from charstat.errors import FormatError, MergeError
+from charstat.ngram.classes import WordClasses
 from charstat.ngram.contexts import Context, parse_context
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.table import CountTable, merge_tables, table_bits
 from charstat.ngram.words import Vocabulary, build_trie, vocabulary_words
-from charstat.storage import TABLE_COLUMNS, DirectoryColumns, MemoryColumns, open_columns, read_manifest
+from charstat.storage import CLASS_COLUMNS, TABLE_COLUMNS, DirectoryColumns, MemoryColumns, open_columns, read_manifest
 
 if TYPE_CHECKING:
     from charstat.charmodel_api import CharModel
@@ -79,7 +80,11 @@ class ModelWriter:
         self._levels: dict[str, list[int]] = {}
         self._words = 0
 
-    def add(self, part: CountTable | Vocabulary) -> None:
+    def add(self, part: CountTable | Vocabulary | WordClasses) -> None:
+        if isinstance(part, WordClasses):
+            for name, values in zip(CLASS_COLUMNS, part, strict=True):
+                self.columns.append(name, values.ravel())
+            return
         if isinstance(part, Vocabulary):
             if part.size == 0:  # a text without separators: no words, no trie
                 return
@@ -142,8 +147,9 @@ class ModelWriter:
 class Model:
     """A built model. manifest: as in manifest.json; columns: the concatenated arrays of all tables (storage.TABLE_COLUMNS).
 
-    betas: the weights of a context tree, if it was built with them, described by `weights` (None without). warm_start: what the mixture
-    begins with, learned from warm_start_chars characters that were not counted (mixers/warm_start.py); empty and 0 without.
+    classes: word classes and topics; empty where no context reads them. betas: the weights of a context tree, if it was built with them,
+    described by `weights` (None without). warm_start: what the mixture begins with, learned from warm_start_chars characters that were
+    not counted (mixers/warm_start.py); empty and 0 without.
     """
 
     manifest: dict = field(repr=False)
@@ -152,6 +158,7 @@ class Model:
 
     def __post_init__(self) -> None:
         betas, start = self.columns["betas"], self.columns["start"]
+        flat = [self.columns[name] for name in CLASS_COLUMNS]
         object.__setattr__(self, "columns", {name: self.columns[name] for name in TABLE_COLUMNS})
         try:
             alphabet = Alphabet.from_dict(self.manifest["alphabet"])
@@ -159,6 +166,7 @@ class Model:
             c, words = self.columns, int(self.manifest["words"])
             vocabulary = Vocabulary(c["first_child"], c["trie_symbol"], c["first_id"], words)
             self._check_places(words)
+            classes = WordClasses.from_flat(*flat)
             weights = StoredWeights.from_manifest(self.manifest.get("ctw"), tables, betas.size)
             models = self.manifest.get("models", ["mix"])
             if not isinstance(models, list) or not models or not all(isinstance(name, str) for name in models):
@@ -177,6 +185,7 @@ class Model:
             "alphabet": alphabet,
             "tables": tables,
             "vocabulary": vocabulary,
+            "classes": classes,
             "weights": weights,
             "betas": betas,
             "models": tuple(models),
@@ -189,6 +198,7 @@ class Model:
     alphabet: Alphabet = field(init=False)
     tables: dict[str, CountTable] = field(init=False, repr=False)
     vocabulary: Vocabulary = field(init=False, repr=False)
+    classes: WordClasses = field(init=False, repr=False)
     weights: StoredWeights | None = field(init=False, repr=False)
     betas: np.ndarray = field(init=False, repr=False)
     models: tuple[str, ...] = field(init=False)
@@ -256,13 +266,19 @@ class Model:
         return tuple(t.context for t in self.tables.values())
 
     @property
+    def all_columns(self) -> dict[str, np.ndarray]:
+        """Every stored array, flat, by its name in storage.COLUMNS: what Model() takes."""
+        classes = zip(CLASS_COLUMNS, (part.ravel() for part in self.classes), strict=True)
+        return {**self.columns, **dict(classes), "betas": self.betas, "start": self.warm_start}
+
+    @property
     def n_rows(self) -> int:
         return sum(t.n_rows for t in self.tables.values())
 
     @property
     def n_bytes(self) -> int:
         """Bytes of all arrays."""
-        return sum(a.nbytes for a in self.columns.values()) + self.betas.nbytes + self.warm_start.nbytes
+        return sum(a.nbytes for a in self.all_columns.values())
 
     @property
     def order(self) -> int:
@@ -288,6 +304,7 @@ class Model:
         try:
             writer = ModelWriter(columns)
             writer.add(self.vocabulary)
+            writer.add(self.classes)
             for table in self.tables.values():
                 writer.add(table)
             for name, (at, size) in sorted(self.weights.levels.items(), key=lambda level: level[1]) if self.weights else ():
@@ -309,7 +326,8 @@ class Model:
     def merge(cls, a: Model, b: Model, out: str | os.PathLike | None = None) -> Model:
         """The model whose counts are the sums of both: of two shards of a text, exactly the model of the whole text.
 
-        Both must have one alphabet and the same contexts (build shards with alphabet=). At the border: a shard built with
+        Both must have one alphabet, the same contexts and the same word classes, where there are any (build shards with alphabet= and
+        classes=). At the border: a shard built with
         history= (the text before it) counts the n-grams and words that straddle its start, and nothing twice; built without,
         those few are missing from the sum. Weights of a context tree are not kept: the sum's are no sum of the parts', and need
         the text; what opens on the merged model computes those that its tables give. The warm start is not kept either: the other part
@@ -319,11 +337,16 @@ class Model:
             raise MergeError("the models have different alphabets: build the shards with one alphabet (build_model(..., alphabet=...))")
         if set(a.tables) != set(b.tables):
             raise MergeError(f"the models have different contexts: {', '.join(sorted(set(a.tables) ^ set(b.tables)))}")
+        if not a.classes.same_as(b.classes):
+            raise MergeError(
+                "the models have different word classes: build one shard with the classes of the other (build_model(..., classes=...))"
+            )
         columns = MemoryColumns() if out is None else DirectoryColumns(out)
         try:
             writer = ModelWriter(columns)
             vocabulary, new_ids = merge_vocabularies(a.vocabulary, b.vocabulary)
             writer.add(vocabulary)
+            writer.add(a.classes)
             for name, table in a.tables.items():
                 pair = [table, b.tables[name]]
                 if table.context.is_words:

@@ -167,6 +167,22 @@ def show_mixer(layout: dict[str, Any], as_json: bool) -> None:
     show(inputs, sets, Text(size))
 
 
+def show_classes(rows: dict[str, list[dict[str, Any]]], as_json: bool) -> None:
+    """The word classes by their most frequent words, and the topics by what marks them (ngram/class_examples.py)."""
+    if as_json:
+        return print_json(rows)
+    tables = []
+    for part, title in (("small", "Classes of words, k"), ("large", "Classes of words, K")):
+        table = new_table(title, ("Class", "right"), ("Words", "right"), ("Count", "right"), ("The most frequent", "left"))
+        for row in rows[part]:
+            table.add_row(str(row["class"]), f"{row['words']:,}", _quantity(row["count"]), Text(" ".join(row["examples"])))
+        tables.append(table)
+    topics = new_table("Topics", ("Topic", "right"), ("What marks it", "left"))
+    for row in rows["topics"]:
+        topics.add_row(str(row["topic"]), Text(" ".join(row["marks"])))
+    show(*tables, topics)
+
+
 def show_contexts(as_json: bool) -> None:
     """The named contexts: what each reads, and which presets include it."""
     from charstat.ngram.contexts import ORDER_STEPS, PRESETS, WORD_FIELDS, parse_context

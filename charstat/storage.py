@@ -2,7 +2,8 @@
 
     manifest.json     format, charstat version, alphabet, tables, text checksum, build report, and size and SHA-256 of each array
     <column>.npy      one-dimensional arrays, memory-mapped on loading; for their layout see ngram/table.py, ngram/words.py,
-                      ctw/weights.py (betas) and mixers/warm_start.py (start)
+                      ngram/classes.py (class_hashes, class_labels, topic_scores), ctw/weights.py (betas) and
+                      mixers/warm_start.py (start)
 
 A directory is written beside its final place and moved there when it is complete, so that an interrupted build leaves either
 the earlier model or the new one. This file knows files; what the columns mean is model.py's.
@@ -24,7 +25,7 @@ import numpy as np
 from charstat.errors import FormatError, ResourceError
 
 FORMAT = "charstat-model"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 COLUMNS = {
     "buckets": np.uint32,
@@ -34,10 +35,15 @@ COLUMNS = {
     "first_child": np.uint32,
     "trie_symbol": np.uint8,
     "first_id": np.uint32,
+    "class_hashes": np.uint64,
+    "class_labels": np.uint16,
+    "topic_scores": np.int8,
     "betas": np.float32,
     "start": np.float32,
 }
-TABLE_COLUMNS = tuple(COLUMNS)[:-2]  # the others are empty in most models: weights of a context tree, the mixture's start
+# The others are empty in most models: classes of words, weights of a context tree, the mixture's start.
+TABLE_COLUMNS = ("buckets", "records", "rows", "sums", "first_child", "trie_symbol", "first_id")
+CLASS_COLUMNS = ("class_hashes", "class_labels", "topic_scores")
 HEADER_BYTES = 128  # numpy pads the header of a one-dimensional array to this, with room for any length
 WRITE_BYTES = 1 << 24
 GROWTH = 8  # room of a column in memory, times what is in it: what moves when it grows is an eighth of it at most

@@ -6,6 +6,7 @@ them. Constants of the definitions are stated here again on purpose: who changes
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -22,6 +23,14 @@ RARE = "\ufffe"  # stands for every character without a symbol of its own
 LONGEST_WORD = 32
 CHARS, CLASSES_OF, SPARSE, WORDS = range(4)
 FIELDS = ("w1", "w2", "w3", "w4", "shapes", "number", "capital", "lower1", "lower2", "suffix", "suffixes")
+FIELDS += ("k1", "k2", "k3", "k4", "K1", "K2", "topic")
+SMALL, LARGE, TOPICS, TOPIC_STEP = 256, 1024, 256, 16
+
+
+@contextlib.contextmanager
+def no_phase(name: str):
+    """For backends: a phase that nobody measures."""
+    yield
 
 
 # Hashes, with every mask written out.
@@ -186,7 +195,41 @@ def last(items: Sequence, n: int) -> object:
     return items[-n] if len(items) >= n else None
 
 
-def word_features(words: list[str], alphabet: Alphabet) -> dict[str, object]:
+class ClassesTwin:
+    """Word classes and topics in dictionaries and lists; topic() goes on from the words that it was asked for last."""
+
+    def __init__(self, classes=None):
+        hashes, labels, scores = ([], [], []) if classes is None else (part.tolist() for part in classes)
+        self.labels = dict(zip(hashes, labels, strict=True))
+        self.scores = {h: row for h, row in zip(hashes, scores, strict=True) if any(row)}
+        self._restart()
+
+    def _restart(self) -> None:
+        self.words, self.sums, self.added, self.now = [], [0] * TOPICS, 0, None
+
+    def label(self, word: str | None, which: int, alphabet: Alphabet) -> tuple | None:
+        """("class", its number), or ("shape", the word's shape) for words without a class."""
+        if word is None:
+            return None
+        found = self.labels.get(string_hash(word, alphabet))
+        return ("shape", word_shape(word)) if found is None else ("class", found[which])
+
+    def topic(self, words: list[str], alphabet: Alphabet) -> int | None:
+        """The number of the topic after these words."""
+        if words[: len(self.words)] != self.words:
+            self._restart()
+        for word in words[len(self.words) :]:
+            scores = self.scores.get(string_hash(word, alphabet))
+            if scores is not None:
+                self.sums = [s - s // 256 + 256 * score for s, score in zip(self.sums, scores, strict=True)]
+                self.added += 1
+                if self.added % TOPIC_STEP == 0:
+                    self.now = self.sums.index(max(self.sums))
+        self.words = list(words)
+        return self.now
+
+
+def word_features(words: list[str], alphabet: Alphabet, classes: ClassesTwin) -> dict[str, object]:
     """The word features after these (simplified, known, not empty) words."""
     digits = [w for w in words if char_class(w[0]) == "digit"]
     capitals = [w for w in words if char_class(w[0]) == "upper"]
@@ -202,6 +245,9 @@ def word_features(words: list[str], alphabet: Alphabet) -> dict[str, object]:
         "lower2": last(lowered, 2),
         "suffix": last(endings, 1),
         "suffixes": tuple(e[-2:] for e in endings),
+        **{f"k{n}": classes.label(last(words, n), 0, alphabet) for n in (1, 2, 3, 4)},
+        **{f"K{n}": classes.label(last(words, n), 1, alphabet) for n in (1, 2)},
+        "topic": classes.topic(words, alphabet),
     }
 
 
@@ -213,16 +259,25 @@ def string_hash(word: str, alphabet: Alphabet) -> int:
     return h
 
 
+def shape_number(shape: tuple, alphabet: Alphabet) -> int:
+    first, rest = shape
+    return 128 + symbol(rest, alphabet) if first == "other" else 4 * ("space", "lower", "upper", "digit").index(first) + rest
+
+
 def feature_number(field: str, value: object, alphabet: Alphabet) -> int:
     """The 64-bit number that stands for a feature's value; 0 for none."""
     if value is None or value == ():
         return 0
     if field == "shapes":
-        kinds = ("space", "lower", "upper", "digit")
         packed = 0
-        for first, rest in value:
-            packed = packed << 8 | (128 + symbol(rest, alphabet) if first == "other" else 4 * kinds.index(first) + rest)
+        for shape in value:
+            packed = packed << 8 | shape_number(shape, alphabet)
         return packed
+    if field[0] in "kK":
+        kind, what = value
+        return 1 + (what if kind == "class" else (SMALL if field[0] == "k" else LARGE) + shape_number(what, alphabet))
+    if field == "topic":
+        return 1 + value
     if field == "suffix":
         return pack([symbol(c, alphabet) for c in value]) + 1
     if field == "suffixes":
@@ -245,8 +300,9 @@ def word_context(context: Context, features: dict[str, object]) -> tuple:
     return tuple(features[name] for j, name in enumerate(FIELDS) if context.param >> j & 1)
 
 
-def word_counts(text: str, history: str, alphabet: Alphabet, context: Context) -> tuple[Counts, dict[tuple, int]]:
+def word_counts(text: str, history: str, alphabet: Alphabet, context: Context, classes=None) -> tuple[Counts, dict[tuple, int]]:
     """(context -> how often each known token of `text` came in it, the identity of each of those contexts)."""
+    twin = ClassesTwin(classes)
     counts: Counts = defaultdict(Counter)
     identities: dict[tuple, int] = {}
     words: list[str] = []
@@ -254,7 +310,7 @@ def word_counts(text: str, history: str, alphabet: Alphabet, context: Context) -
     for token in tokens(simplify(history + text, alphabet)):
         end += len(token)
         if end > len(history):
-            features = word_features(words, alphabet)
+            features = word_features(words, alphabet, twin)
             where = word_context(context, features)
             counts[where][known_word(token)] += 1
             identities[where] = word_context_hash(context.param, features, alphabet) >> 24
@@ -450,12 +506,13 @@ class MixtureTwin:
         self.logits: dict[tuple, float] = {}
         self.overlay, self.match = OverlayTwin(), MatchTwin()
         self.symbols: list[int] = []
+        self.word_classes = ClassesTwin(model.classes)
         self.current = ""  # the word being written, as characters
         self.finished: list[str] = []
         self._enter_word()
 
     def _enter_word(self) -> None:
-        self.features = word_features(self.finished, self.alphabet)
+        self.features = word_features(self.finished, self.alphabet, self.word_classes)
         self.word_rows: list[dict[int, int]] = []
         for context, table in zip(self.contexts, self.tables, strict=True):
             key = word_context_hash(context.param, self.features, self.alphabet) >> 24 if context.is_words else None

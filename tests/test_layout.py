@@ -78,7 +78,7 @@ def test_a_warm_start_of_another_layout_is_refused(train_text):
     for wrong in ({"layout": "0" * 64}, {}):
         start = {**model.manifest["start"], **wrong}
         start = start if wrong else {k: v for k, v in start.items() if k != "layout"}
-        other = Model({**model.manifest, "start": start}, {**model.columns, "betas": model.betas, "start": model.start})
+        other = Model({**model.manifest, "start": start}, model.all_columns)
         with pytest.raises(FormatError, match="build the model again"):
             other.stream()
         other.stream(warm_start=False).reset()

@@ -91,7 +91,7 @@ class TestFormerNames:
     def test_in_a_stored_model(self, model, tmp_path, monkeypatch, english):
         monkeypatch.chdir(tmp_path)
         Path("t.txt").write_text(english[:30_000], encoding="utf-8")
-        stored = Model(model.manifest | {"models": ["ngram"]}, {**model.columns, "betas": model.betas, "start": model.warm_start})
+        stored = Model(model.manifest | {"models": ["ngram"]}, model.all_columns)
         assert type(stored.char_model()).__name__ == "KneserNey"
         stored.save("m")
         shown = run("eval", "--model", "m", "--data", "t.txt", "--chars", 100, "--gate", 0, "--json")

@@ -88,7 +88,7 @@ def test_what_has_learned_long_moves_less(model, another):
     young = {**model.manifest, "start": {**model.manifest["start"], "chars": 1}}
     moved = []
     for manifest in (model.manifest, young):
-        stream = started(Model(manifest, {**model.columns, "betas": model.betas, "start": model.warm_start}))
+        stream = started(Model(manifest, model.all_columns))
         before = stream.mixer.weights.copy()
         stream.score(another[:100])
         moved.append(np.abs(stream.mixer.weights - before).sum())
@@ -175,11 +175,11 @@ def test_a_start_that_nothing_learns(model, value):
     start = model.warm_start.copy()
     start[1] = value
     with pytest.raises(FormatError, match=r"start\.npy holds values"):
-        Model(model.manifest, {**model.columns, "betas": model.betas, "start": start})
+        Model(model.manifest, {**model.all_columns, "start": start})
 
 
 def test_a_start_of_another_mixer(model):
-    columns = {**model.columns, "betas": model.betas, "start": model.warm_start[:-1]}
+    columns = {**model.all_columns, "start": model.warm_start[:-1]}
     with pytest.raises(FormatError, match="build the model again"):
         started(Model(model.manifest, columns))
 

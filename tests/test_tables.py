@@ -1,6 +1,5 @@
 """Every table against a brute-force count, character contexts of all orders and word contexts; layout, lookups, sums of tables."""
 
-import contextlib
 import itertools
 from collections import Counter
 
@@ -14,6 +13,7 @@ from oracles import char_context_identities, char_counts, table_dict
 from charstat.alphabet import Alphabet
 from charstat.cpu.backend import CPUBackend
 from charstat.errors import MergeError
+from charstat.ngram.classes import no_classes
 from charstat.ngram.contexts import parse_context, select_contexts
 from charstat.ngram.table import MAX_COUNT, CountTable, assemble, find_context, identity_bits, merge_tables
 from charstat.ngram.words import Vocabulary, model_symbol_info
@@ -23,6 +23,7 @@ CHAR_NAMES = [*(f"o{k}" for k in range(25)), "c1", "c2", "c8", "c9", "c14", "c16
 CHAR_CONTEXTS = tuple(parse_context(name) for name in CHAR_NAMES)
 WORD_NAMES = [c.name for c in select_contexts("wide", 1) if c.is_words] + [f"p.{field}" for field in oracles.FIELDS]
 WORD_CONTEXTS = tuple(parse_context(name) for name in dict.fromkeys(WORD_NAMES))
+NO_CLASSES = no_classes()
 ALPHABET = Alphabet.from_text("abcABC012 \n.'aabb  ")  # é and 戦 are rare
 
 letters = st.text(alphabet="ab \né", max_size=60)
@@ -61,15 +62,12 @@ texts = st.one_of(
 )
 
 
-@contextlib.contextmanager
-def no_phase(name):
-    yield
-
-
-def count(text, history="", contexts=CHAR_CONTEXTS, alphabet=ALPHABET, threads=1, budget=None) -> dict[str, CountTable | Vocabulary]:
+def count(
+    text, history="", contexts=CHAR_CONTEXTS, alphabet=ALPHABET, threads=1, budget=None, classes=NO_CLASSES
+) -> dict[str, CountTable | Vocabulary]:
     """The backend's tables by name; the vocabulary as "words"."""
     symbols = alphabet.encode(history + text)
-    parts = CPUBackend(threads, budget).count(symbols, len(history), contexts, model_symbol_info(alphabet), no_phase)
+    parts = CPUBackend(threads, budget).count(symbols, len(history), contexts, model_symbol_info(alphabet), oracles.no_phase, classes)
     return {"words" if isinstance(p, Vocabulary) else p.context.name: p for p in parts}
 
 
@@ -105,8 +103,8 @@ def assert_char_table(table, text, history="", alphabet=ALPHABET):
     assert table_dict(table) == {identity[c]: {oracles.symbol(s, alphabet): n for s, n in row.items()} for c, row in wanted.items()}
 
 
-def assert_word_table(table, vocabulary, text, history="", alphabet=ALPHABET):
-    wanted, identity = oracles.word_counts(text, history, alphabet, table.context)
+def assert_word_table(table, vocabulary, text, history="", alphabet=ALPHABET, classes=NO_CLASSES):
+    wanted, identity = oracles.word_counts(text, history, alphabet, table.context, classes)
     ids = {w: i for i, w in enumerate(oracles.vocabulary(history + text, alphabet))}
     assert table.n_contexts == len(wanted)
     assert table_dict(table) == {identity[c]: {ids[w]: n for w, n in row.items()} for c, row in wanted.items()}

@@ -12,6 +12,7 @@ from test_tables import ALPHABET, count, texts
 from charstat.alphabet import Alphabet
 from charstat.cpu.words import SNAPSHOT_TOKENS, tokenize
 from charstat.model import merge_vocabularies
+from charstat.ngram.classes import class_features, no_classes
 from charstat.ngram.contexts import parse_context
 from charstat.ngram.hashing import N_FEATURES
 from charstat.ngram.words import (
@@ -31,6 +32,8 @@ from charstat.ngram.words import (
     vocabulary_words,
     word_shape,
 )
+
+NO_LABELS = no_classes().labels
 
 
 def tokens_of(text, history="", alphabet=ALPHABET):
@@ -131,10 +134,11 @@ def test_push_word(words):
     features = np.zeros(N_FEATURES, np.uint64)
     for w in words:
         s = word_state(w)
+        shape = np.uint64(word_shape(s[LENGTH], s[FIRST_KIND], s[LAST_THREE]))
         push_word(
-            features, s[HASH], s[LOWER_HASH], np.uint64(word_shape(s[LENGTH], s[FIRST_KIND], s[LAST_THREE])), s[FIRST_KIND], s[LAST_THREE]
-        )
-    wanted = oracles.word_features(words, ALPHABET)
+            features, s[HASH], s[LOWER_HASH], shape, s[FIRST_KIND], s[LAST_THREE], *class_features(NO_LABELS, -1, shape)
+        )  # fmt: skip
+    wanted = oracles.word_features(words, ALPHABET, oracles.ClassesTwin())
     assert features.tolist() == [oracles.feature_number(name, wanted[name], ALPHABET) for name in oracles.FIELDS]
 
 

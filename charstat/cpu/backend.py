@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numba import njit
 
+from charstat.cpu.classes import learn_classes
 from charstat.cpu.orders import exact_tables
 from charstat.cpu.sorting import run_lengths, sorted_keys
-from charstat.cpu.words import Tokens, tokenize, word_keys
+from charstat.cpu.words import TokenFeatures, Tokens, token_features, tokenize, word_keys
 from charstat.ctw.weights import weigh_text
+from charstat.ngram.classes import WordClasses, no_classes
 from charstat.ngram.contexts import EXACT_ORDER, MAX_ORDER, Context
 from charstat.ngram.hashing import CHARS, SYMBOL_BITS, SYMBOL_SHIFT, WORD_ID_BITS, char_identity, push_symbol
 from charstat.ngram.table import MAX_COUNT, CountTable, assemble
-from charstat.ngram.words import SymbolInfo, Vocabulary
+from charstat.ngram.words import HASH, LENGTH, SymbolInfo, Vocabulary
 from charstat.tree import TreeArrays
 
 
@@ -51,11 +53,18 @@ class CPUBackend:
         """Nothing to do: the CPU backend has finished when a call returns."""
 
     def count(
-        self, symbols: np.ndarray, n_history: int, contexts: tuple[Context, ...], info: SymbolInfo, phase: Callable
-    ) -> Iterator[CountTable | Vocabulary]:
+        self,
+        symbols: np.ndarray,
+        n_history: int,
+        contexts: tuple[Context, ...],
+        info: SymbolInfo,
+        phase: Callable,
+        classes: WordClasses | None = None,
+    ) -> Iterator[CountTable | Vocabulary | WordClasses]:
         """Yield the vocabulary (where there are word contexts) and the table of every context, in any order.
 
-        symbols: uint8 [n]; the first `n_history` are history, context only. phase(name) is a context manager that measures.
+        symbols: uint8 [n]; the first `n_history` are history, context only. phase(name) is a context manager that measures. classes: of
+        words; without them, they are learned from these symbols if a context looks at them, and yielded before that context.
         """
         exact = [c for c in contexts if c.kind == CHARS and c.param <= EXACT_ORDER]
         hashed = [c for c in contexts if not c.is_words and c not in exact]
@@ -70,8 +79,15 @@ class CPUBackend:
             with phase("words"):
                 tokens = tokenize(symbols, n_history, info)
                 yield tokens.vocabulary
+            if classes is None and any(c.needs_classes for c in words):
+                with phase("classes"):
+                    hashes, spoken = tokens.attributes[:, HASH].copy(), tokens.attributes[:, LENGTH] > 0
+                    classes = learn_classes(tokens.ids, hashes, spoken, self.threads)
+                    yield classes
+            with phase("words"):
+                features = token_features(tokens, classes or no_classes())
                 for context in words:
-                    yield self._word_table(tokens, context)
+                    yield self._word_table(tokens, features, context)
 
     def weigh(
         self,
@@ -99,8 +115,8 @@ class CPUBackend:
         ]
         return assemble(context, *join_runs(runs)[:3])
 
-    def _word_table(self, tokens: Tokens, context: Context) -> CountTable:
-        fill, n = word_keys(tokens, context.param)
+    def _word_table(self, tokens: Tokens, features: TokenFeatures, context: Context) -> CountTable:
+        fill, n = word_keys(tokens, features, context.param)
         runs = [
             run_lengths(keys, WORD_ID_BITS, True, 0, self.threads) for keys in sorted_keys(fill, n, 64, self.threads, self.budget_bytes)
         ]

@@ -9,7 +9,8 @@ import numpy as np
 from numba import njit
 
 from charstat.errors import ResourceError
-from charstat.ngram.hashing import N_FEATURES, SYMBOL_BITS, WORD_ID_BITS, word_hash, word_identity
+from charstat.ngram.classes import WordClasses, describe_words, token_topics
+from charstat.ngram.hashing import N_FEATURES, SYMBOL_BITS, TOPIC, WORD_ID_BITS, word_hash, word_identity
 from charstat.ngram.words import (
     FIRST_KIND,
     HASH,
@@ -40,7 +41,14 @@ class Tokens(NamedTuple):
     ids: np.ndarray  # uint32 [tokens]
     first: int
     attributes: np.ndarray  # uint64 [words, WORD_STATE]: the word state of each vocabulary word at its separator
-    snapshots: np.ndarray  # uint64 [tokens // SNAPSHOT_TOKENS + 1, N_FEATURES]: the features before these tokens
+
+
+class TokenFeatures(NamedTuple):
+    """What contexts look at, so that the features before any token can be had."""
+
+    classes: np.ndarray  # uint64 [words, 2]: of each vocabulary word, its features k and K
+    topics: np.ndarray  # uint16 [tokens]: the feature topic before each token
+    snapshots: np.ndarray  # uint64 [tokens // SNAPSHOT_TOKENS + 1, N_FEATURES]: the other features, before these tokens
 
 
 def tokenize(symbols: np.ndarray, n_history: int, info: SymbolInfo) -> Tokens:
@@ -70,12 +78,25 @@ def tokenize(symbols: np.ndarray, n_history: int, info: SymbolInfo) -> Tokens:
     rank = np.empty(samples.size, np.uint32)
     rank[order] = np.arange(samples.size, dtype=np.uint32)
     _relabel(ids, rank)
-    attributes = attributes[order]
-    snapshots = np.zeros((n // SNAPSHOT_TOKENS + 1, N_FEATURES), np.uint64)
-    _snapshot(ids, attributes, snapshots)
     # A token belongs to the text that holds its separator, its last symbol.
     first = int(np.searchsorted(starts[1:], n_history, "right"))
-    return Tokens(build_trie(packed[order], lengths[order]), ids, first, attributes, snapshots)
+    return Tokens(build_trie(packed[order], lengths[order]), ids, first, attributes[order])
+
+
+def word_shapes(attributes: np.ndarray) -> np.ndarray:
+    """The shape of every vocabulary word: uint64 [words]; without a meaning for tokens without a word."""
+    shapes = np.zeros(attributes.shape[0], np.uint64)
+    _word_shapes(attributes, shapes)
+    return shapes
+
+
+def token_features(tokens: Tokens, classes: WordClasses) -> TokenFeatures:
+    """The features of a text's tokens, with these classes."""
+    attributes = tokens.attributes
+    features, words = describe_words(attributes[:, HASH].copy(), word_shapes(attributes), attributes[:, LENGTH] > 0, classes)
+    snapshots = np.zeros((tokens.ids.size // SNAPSHOT_TOKENS + 1, N_FEATURES), np.uint64)
+    _snapshot(tokens.ids, attributes, features, snapshots)
+    return TokenFeatures(features, token_topics(tokens.ids, words, classes), snapshots)
 
 
 @njit(cache=True, nogil=True)
@@ -164,39 +185,46 @@ def _relabel(ids, rank):
         ids[t] = rank[ids[t]]
 
 
+@njit(cache=True, nogil=True)
+def _word_shapes(attributes, shapes):
+    for w in range(shapes.shape[0]):
+        shapes[w] = word_shape(attributes[w, LENGTH], attributes[w, FIRST_KIND], attributes[w, LAST_THREE])
+
+
 @njit(cache=True, nogil=True, inline="always")
-def _push_token(features, a):
+def _push_token(features, a, k):
     if a[LENGTH] > np.uint64(0):
         shape = word_shape(a[LENGTH], a[FIRST_KIND], a[LAST_THREE])
-        push_word(features, a[HASH], a[LOWER_HASH], shape, a[FIRST_KIND], a[LAST_THREE])
+        push_word(features, a[HASH], a[LOWER_HASH], shape, a[FIRST_KIND], a[LAST_THREE], k[0], k[1])
 
 
 @njit(cache=True, nogil=True)
-def _snapshot(ids, attributes, snapshots):
+def _snapshot(ids, attributes, classes, snapshots):
     features = np.zeros(N_FEATURES, np.uint64)
     for t in range(ids.shape[0]):
         if t % SNAPSHOT_TOKENS == 0:
             snapshots[t // SNAPSHOT_TOKENS] = features
-        _push_token(features, attributes[ids[t]])
+        _push_token(features, attributes[ids[t]], classes[ids[t]])
 
 
 @njit(cache=True, nogil=True)
-def _fill_word_keys(ids, attributes, snapshots, mask, lo, hi, out):
+def _fill_word_keys(ids, attributes, classes, topics, snapshots, mask, lo, hi, out):
     block = lo // SNAPSHOT_TOKENS
     features = snapshots[block].copy()
     for t in range(block * SNAPSHOT_TOKENS, lo):
-        _push_token(features, attributes[ids[t]])
+        _push_token(features, attributes[ids[t]], classes[ids[t]])
     for t in range(lo, hi):
+        features[TOPIC] = np.uint64(topics[t])
         out[t - lo] = (word_identity(word_hash(mask, features)) << U24) | np.uint64(ids[t])
-        _push_token(features, attributes[ids[t]])
+        _push_token(features, attributes[ids[t]], classes[ids[t]])
     return hi - lo
 
 
-def word_keys(tokens: Tokens, mask: int) -> tuple[Callable[[int, int, np.ndarray], int], int]:
+def word_keys(tokens: Tokens, features: TokenFeatures, mask: int) -> tuple[Callable[[int, int, np.ndarray], int], int]:
     """(fill, n) for sorting.sorted_keys: identity << 24 | word id of the n counted tokens, for the word features in mask."""
     first, n = tokens.first, tokens.ids.size - tokens.first
 
     def fill(lo: int, hi: int, out: np.ndarray) -> int:
-        return _fill_word_keys(tokens.ids, tokens.attributes, tokens.snapshots, mask, first + lo, first + hi, out)
+        return _fill_word_keys(tokens.ids, tokens.attributes, *features, mask, first + lo, first + hi, out)
 
     return fill, n

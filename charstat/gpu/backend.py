@@ -27,6 +27,7 @@ import numpy as np
 
 from charstat.alphabet import Alphabet
 from charstat.cpu.backend import CPUBackend, join_runs
+from charstat.cpu.classes import learn_classes
 from charstat.cpu.orders import short_windows
 from charstat.energy import NvmlReader
 from charstat.gpu.arrays import Array, Arrays, CupyArrays, NumpyArrays
@@ -34,8 +35,9 @@ from charstat.gpu.keys import WINDOW, Text, char_keys, window_keys
 from charstat.gpu.memory import Plan, plan_sort
 from charstat.gpu.runs import Runs, by_identity, changes, contexts_of, differences, insert, lay_out, row_values, run_lengths, shorten
 from charstat.gpu.sorting import Fill, sorted_pieces
-from charstat.gpu.tokens import TokenIds, describe, tokenize, word_keys, word_tokens
+from charstat.gpu.tokens import TokenIds, class_columns, describe, tokenize, word_keys, word_tokens
 from charstat.gpu.weights import weigh_on_device
+from charstat.ngram.classes import WordClasses, no_classes
 from charstat.ngram.contexts import EXACT_ORDER, Context, select_contexts
 from charstat.ngram.hashing import CHARS, SYMBOL_BITS, WORD_ID_BITS
 from charstat.ngram.table import CountTable, assemble
@@ -117,13 +119,16 @@ class GPUBackend:
             pass
 
     def count(
-        self, symbols: np.ndarray, n_history: int, contexts: tuple[Context, ...], info: SymbolInfo, phase: Callable
-    ) -> Iterator[CountTable | Vocabulary]:
-        """Yield the vocabulary (where there are word contexts) and the table of every context, in any order.
-
-        symbols: uint8 [n]; the first `n_history` are history, context only. phase(name) is a context manager that measures.
-        """
-        job = _Job(self, symbols, n_history, contexts, info, phase)
+        self,
+        symbols: np.ndarray,
+        n_history: int,
+        contexts: tuple[Context, ...],
+        info: SymbolInfo,
+        phase: Callable,
+        classes: WordClasses | None = None,
+    ) -> Iterator[CountTable | Vocabulary | WordClasses]:
+        """CPUBackend.count() by array steps. Word classes are learned on the host, from the ids of the tokens."""
+        job = _Job(self, symbols, n_history, contexts, info, phase, classes)
         waiting: deque[Future] = deque()
         try:
             for future in job.launch():
@@ -168,8 +173,16 @@ class _Job:
     """One count() call."""
 
     def __init__(
-        self, backend: GPUBackend, symbols: np.ndarray, n_history: int, contexts: tuple[Context, ...], info: SymbolInfo, phase: Callable
+        self,
+        backend: GPUBackend,
+        symbols: np.ndarray,
+        n_history: int,
+        contexts: tuple[Context, ...],
+        info: SymbolInfo,
+        phase: Callable,
+        classes: WordClasses | None,
     ):
+        self.classes = classes
         self.backend, self.arrays = backend, backend.arrays
         self.symbols, self.n_history, self.contexts, self.info, self.phase = symbols, n_history, contexts, info, phase
         self.copier = self.arrays.copier()
@@ -181,7 +194,7 @@ class _Job:
         self.copier.close()
         self.text = None
 
-    def wait(self, future: Future) -> CountTable | Vocabulary:
+    def wait(self, future: Future) -> CountTable | Vocabulary | WordClasses:
         if future.done():
             return future.result()
         with self.phase("fetch"):
@@ -221,8 +234,14 @@ class _Job:
     def _word_tables(self, contexts: list[Context], tokens: TokenIds, described: Future) -> Iterator[Future]:
         with self.phase("fetch"):
             vocabulary, attributes = described.result()
+        ids = self.arrays.to_host(tokens.ids) if any(c.needs_classes for c in contexts) else np.empty(0, np.uint32)
+        if self.classes is None and ids.size:
+            with self.phase("classes"):
+                self.classes = learn_classes(ids, attributes.hash, attributes.spoken, self.backend.threads)
+            yield _done(self.classes)
         with self.phase("words"):
-            ready = self._attempt(1, lambda plan: word_tokens(self.arrays, tokens, attributes))
+            columns = class_columns(ids, attributes, self.classes or no_classes())
+            ready = self._attempt(1, lambda plan: word_tokens(self.arrays, tokens, attributes, columns))
         if ready is None:
             yield from self._on_cpu(contexts)
             return
@@ -261,7 +280,7 @@ class _Job:
             self.backend.notes.append(f"counted on the CPU, not enough device memory: {', '.join(c.name for c in contexts)}")
             cpu = CPUBackend(self.backend.threads)
             # subtle: the CPU backend yields inside its phases, and phases do not nest
-            yield from map(_done, list(cpu.count(self.symbols, self.n_history, tuple(contexts), self.info, self.phase)))
+            yield from map(_done, list(cpu.count(self.symbols, self.n_history, tuple(contexts), self.info, self.phase, self.classes)))
 
     def _tokenize(self) -> TokenIds | None:
         for parts in (1, 4, 16):

@@ -23,7 +23,8 @@ MAX_BLOCKS = 1 << 20  # the loops are grid-stride: beyond this, a thread takes s
 NAMES = ("char_keys", "window_keys", "mark_changes", "token_hashes", "word_keys")
 
 # word_keys numbers the word features in this order.
-assert WORD_FEATURES == ("w1", "w2", "w3", "w4", "shapes", "number", "capital", "lower1", "lower2", "suffix", "suffixes")
+assert WORD_FEATURES[:11] == ("w1", "w2", "w3", "w4", "shapes", "number", "capital", "lower1", "lower2", "suffix", "suffixes")
+assert WORD_FEATURES[11:] == ("k1", "k2", "k3", "k4", "K1", "K2", "topic")
 
 _CONSTANTS = {
     "ODD_A": ODD_A,
@@ -39,6 +40,7 @@ _CONSTANTS = {
 
 _BODY = r"""
 typedef unsigned char u8;
+typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long i64;
@@ -129,7 +131,7 @@ extern "C" __global__ void token_hashes(const u8* symbols, const i64* edges, i64
 /* identity << 24 | word id of the tokens first .. first + n. See tokens.WordTokens for the arrays. */
 extern "C" __global__ void word_keys(const u32* ids, const u32* rank, const u32* spoken,
                                      const u64* hash, const u64* lower, const u64* shape, const u64* suffix, const u64* ending,
-                                     const u32* numbers_before, const u32* numbers, const u32* capitals_before, const u32* capitals,
+                                     const u16* small, const u16* large, const u16* topics, const u32* numbers_before, const u32* numbers, const u32* capitals_before, const u32* capitals,
                                      int mask, i64 first, i64 n, u64* out) {
     EACH(i, n) {
         u32 r = rank[first + i];
@@ -145,7 +147,10 @@ extern "C" __global__ void word_keys(const u32* ids, const u32* rank, const u32*
             else if (j == 7) feature = lower[last[3]];
             else if (j == 8) feature = lower[last[2]];
             else if (j == 9) feature = suffix[last[3]];
-            else feature = ending[last[2]] << 16 | ending[last[3]];
+            else if (j == 10) feature = ending[last[2]] << 16 | ending[last[3]];
+            else if (j < 15) feature = small[last[14 - j]];
+            else if (j < 17) feature = large[last[18 - j]];
+            else feature = topics[first + i];
             h = mix64(h ^ feature);
         }
         out[i] = h >> 24 << 24 | ids[first + i];

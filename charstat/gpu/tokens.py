@@ -3,6 +3,7 @@
     edges        where tokens start, from the positions of separators
     vocabulary   the distinct 64-bit hashes of the tokens (sort, unique); the first token of each hash gives its symbols, packed
     ids          rank of a token's hash among them, then its place in lexicographic order (four stable argsorts of packed words)
+    classes      the features k and K of every word and the topic before every token come from the host: uint16 each
     features     what a word context looks at, from three prefix sums and the words' attributes: the r words before a token are
                  spoken[: r], so its w1 is the last of them; the last number is numbers[how many of them start with a digit]
 
@@ -25,6 +26,7 @@ from charstat.errors import ResourceError
 from charstat.gpu.arrays import Array, Arrays, spans
 from charstat.gpu.keys import Text, mix64
 from charstat.gpu.memory import chunk_size
+from charstat.ngram.classes import WordClasses, describe_words, token_topics
 from charstat.ngram.hashing import N_FEATURES, ODD_B, SEED, SYMBOL_BITS, U24, WORD_FEATURES, WORD_ID_BITS
 from charstat.ngram.words import (
     FIRST_KIND,
@@ -70,6 +72,7 @@ class Attributes(NamedTuple):
     ending: np.ndarray  # uint64: the lower half of the feature "suffixes"
     number: np.ndarray  # bool: starts with a digit
     capital: np.ndarray  # bool
+    spoken: np.ndarray  # bool: there is a word
 
 
 class WordTokens(NamedTuple):
@@ -79,6 +82,8 @@ class WordTokens(NamedTuple):
     rank: Array  # uint32 [tokens]: words before the token
     spoken: Array  # uint32 [BEFORE + words in the text]: ids of the tokens that are not empty
     columns: list[Array]  # Attributes.hash .. ending
+    classes: list[Array]  # of the vocabulary's words and of no word: the features k and K, uint16 [words + 1] each
+    topics: Array  # uint16 [tokens]: the feature topic before each token
     numbers_before: Array  # uint32 [words in the text + 1]: how many of the first r words start with a digit
     numbers: Array  # uint32: no word, then the ids of the words that do
     capitals_before: Array
@@ -203,7 +208,7 @@ def describe(packed: list[np.ndarray], lengths: np.ndarray, info: SymbolInfo) ->
     features, kinds = np.zeros((N_FEATURES, n + 1), np.uint64), np.full(n + 1, -1, np.int64)
     _describe(columns, lengths, info, features, kinds)
     chosen = (features[f] for f in (W1, LOWER1, SHAPES, SUFFIX, ENDING))
-    return build_trie(columns, lengths), Attributes(*chosen, kinds == DIGIT, kinds == UPPER)
+    return build_trie(columns, lengths), Attributes(*chosen, kinds == DIGIT, kinds == UPPER, kinds >= 0)
 
 
 @njit(cache=True, nogil=True)
@@ -227,8 +232,17 @@ def _describe(packed, lengths, info, features, kinds):
         kinds[w] = np.int64(word[FIRST_KIND])
 
 
-def word_tokens(arrays: Arrays, tokens: TokenIds, attributes: Attributes) -> WordTokens:
-    """What the keys need beside the ids: which words stand before every token, and which of those are numbers and capitals."""
+def class_columns(ids: np.ndarray, attributes: Attributes, classes: WordClasses) -> list[np.ndarray]:
+    """The features k and K of every word, and the feature topic before every token: uint16, made on the host. ids: of the tokens."""
+    features, words = describe_words(attributes.hash, attributes.shape, attributes.spoken, classes)
+    return [*features.T.astype(np.uint16), token_topics(ids, words, classes)]
+
+
+def word_tokens(arrays: Arrays, tokens: TokenIds, attributes: Attributes, classes: list[np.ndarray]) -> WordTokens:
+    """What the keys need beside the ids: which words stand before every token, and which of those are numbers and capitals.
+
+    classes: from class_columns().
+    """
     xp = arrays.xp
     nothing = np.uint32(attributes.hash.size - 1)
     spoken_at = xp.flatnonzero(xp.logical_not(tokens.empty))
@@ -239,7 +253,8 @@ def word_tokens(arrays: Arrays, tokens: TokenIds, attributes: Attributes) -> Wor
     rank[1:] = xp.cumsum(xp.logical_not(tokens.empty), dtype=np.uint32)
     flagged = [_flagged(arrays, spoken, flags, nothing) for flags in (attributes.number, attributes.capital)]
     columns = [arrays.to_device(a) for a in attributes[:5]]
-    return WordTokens(tokens.ids, rank[:-1], spoken, columns, *flagged[0], *flagged[1], tokens.first)
+    small, large, topics = (arrays.to_device(a) for a in classes)
+    return WordTokens(tokens.ids, rank[:-1], spoken, columns, [small, large], topics, *flagged[0], *flagged[1], tokens.first)
 
 
 def _flagged(arrays: Arrays, spoken: Array, flags: np.ndarray, nothing: np.uint32) -> tuple[Array, Array]:
@@ -257,7 +272,7 @@ def word_keys(arrays: Arrays, tokens: WordTokens, mask: int) -> Callable[[int, A
 
     def fill(lo: int, out: Array) -> None:
         first, n = tokens.first + lo, out.size
-        sources = (tokens.ids, tokens.rank, tokens.spoken, *tokens.columns)
+        sources = (tokens.ids, tokens.rank, tokens.spoken, *tokens.columns, *tokens.classes, tokens.topics)
         flagged = (tokens.numbers_before, tokens.numbers, tokens.capitals_before, tokens.capitals)
         if not arrays.launch("word_keys", n, *sources, *flagged, np.int32(mask), np.int64(first), np.int64(n), out):
             h = _word_hashes(arrays.xp, tokens, mask, first, n)
@@ -290,6 +305,10 @@ def _word_hashes(xp: Any, tokens: WordTokens, mask: int, first: int, n: int) -> 
             return lower[word(int(name[-1]))]
         if name == "suffix":
             return suffix[word(1)]
+        if name[0] in "kK" and len(name) == 2:
+            return tokens.classes[name[0] == "K"][word(int(name[1]))].astype(np.uint64)
+        if name == "topic":
+            return tokens.topics[first : first + n].astype(np.uint64)
         return (ending[word(2)] << np.uint64(16)) | ending[word(1)]
 
     for j, name in enumerate(WORD_FEATURES):

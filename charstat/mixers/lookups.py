@@ -43,6 +43,7 @@ from charstat.mixers.state import (
     WIDTH,
     WORD_PLACE,
 )
+from charstat.ngram.classes import class_features, find_word, follow_topic
 from charstat.ngram.hashing import CHARS, char_identity, mix64, push_symbol, word_hash, word_identity
 from charstat.ngram.match import expected_symbol, length_bucket, match_length
 from charstat.ngram.overlay import find_slot, slot_list
@@ -149,7 +150,11 @@ def advance(fixed, s, symbol):
         if word[WORD_LENGTH] > U0:
             length = min(word[WORD_LENGTH], np.uint64(MAX_WORD))
             shape = word_shape(length, word[FIRST_KIND], word[LAST_THREE])
-            push_word(s.features, word[HASH], word[LOWER_HASH], shape, word[FIRST_KIND], word[LAST_THREE])
+            classes = fixed.classes
+            number = find_word(classes.hashes, word[HASH])
+            small, large = class_features(classes.labels, number, shape)
+            push_word(s.features, word[HASH], word[LOWER_HASH], shape, word[FIRST_KIND], word[LAST_THREE], small, large)
+            follow_topic(s.topic, s.features, number, classes.scores)
             word[:] = U0
         cursor[WORD_PLACE] = 0
         enter_word(fixed, s)

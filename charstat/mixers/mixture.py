@@ -95,6 +95,7 @@ class Mixture(SymbolModel):
             tree=self.alphabet.tree.arrays,
             info=model_symbol_info(self.alphabet),
             brackets=bracket_actions(self.alphabet),
+            classes=model.classes,
             count_states=count_states(),
             online_states=online_states(),
             ratio_bins=ratio_bins(),

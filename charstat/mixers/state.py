@@ -14,6 +14,7 @@ import numpy as np
 
 from charstat.mixers.layout import ChainBounds, InputColumns, MixerLayout, SelectorRows
 from charstat.mixers.logistic import Mixer
+from charstat.ngram.classes import TOPIC_STATE, WordClasses
 from charstat.ngram.hashing import N_FEATURES
 from charstat.ngram.match import Match
 from charstat.ngram.overlay import Overlay
@@ -52,6 +53,7 @@ class Fixed(NamedTuple):
     tree: TreeArrays
     info: SymbolInfo
     brackets: np.ndarray  # uint8 [128]: what a symbol opens or closes (mixers/brackets.py)
+    classes: WordClasses
     count_states: np.ndarray  # int32 [COUNT_LIMIT + 2] (mixers/evidence.py)
     online_states: np.ndarray  # int32 [COUNT_LIMIT + 2]
     ratio_bins: np.ndarray  # int32 [RATIO_STEPS + 2]
@@ -68,6 +70,7 @@ class Stream(NamedTuple):
     history: np.ndarray  # uint64 [5]: packed symbols and classes (ngram/hashing.py)
     word: np.ndarray  # uint64 [WORD_STATE]
     features: np.ndarray  # uint64 [N_FEATURES]
+    topic: np.ndarray  # int32 [TOPIC_STATE] (ngram/classes.py)
     static_rows: np.ndarray  # int64 [F, 2]: rows of the current context
     word_rows: np.ndarray  # int64 [F, 2]: of a word context: rows of the words that start with the current prefix
     next_rows: np.ndarray  # int64 [F, 2]: of those, the rows of words that go on with PATH_SYMBOL
@@ -104,6 +107,7 @@ def new_stream(layout: MixerLayout, overlay: Overlay, match: Match, mixer: Mixer
         history=np.zeros(5, np.uint64),
         word=np.zeros(WORD_STATE, np.uint64),
         features=np.zeros(N_FEATURES, np.uint64),
+        topic=np.zeros(TOPIC_STATE, np.int32),
         static_rows=np.zeros((f, 2), np.int64),
         word_rows=np.zeros((f, 2), np.int64),
         next_rows=np.zeros((f, 2), np.int64),

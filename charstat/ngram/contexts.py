@@ -18,7 +18,7 @@ import numpy as np
 
 from charstat.alphabet import Alphabet
 from charstat.errors import ContextError
-from charstat.ngram.hashing import CHARS, CLASSES_OF, SPARSE, WORD_FEATURES, WORDS
+from charstat.ngram.hashing import CHARS, CLASS_FEATURES, CLASSES_OF, SPARSE, WORD_FEATURES, WORDS
 from charstat.tree import DIGIT, LOWER, SYMBOLS, UPPER, character_class
 
 MAX_ORDER = 24
@@ -38,18 +38,28 @@ WORD_FIELDS = {
     "lower2": "w2 in lower case",
     "suffix": "the last three characters of w1",
     "suffixes": "the last two characters of w1 and of w2",
+    "k1": "the class of w1 among 256 (words without a class: their shape)",
+    "k2": "the class of w2 among 256",
+    "k3": "the class of w3 among 256",
+    "k4": "the class of w4 among 256",
+    "K1": "the class of w1 among 1,024",
+    "K2": "the class of w2 among 1,024",
+    "topic": "what the last few hundred words are about, among 256 topics",
 }
 assert tuple(WORD_FIELDS) == WORD_FEATURES
 
 WORD_CONTEXTS = ("p", "p.w1", "p.w1.w2", "p.w1.w2.w3", "p.w2", "p.w2.w3")
 FURTHER_CONTEXTS = ("c14", "p.w1.w4", "p.w3.w4", "p.shapes", "p.capital", "p.w1.capital")
 WIDE_CONTEXTS = ("s1.3", "s1.4", "p.w3", "p.number", "p.lower1.lower2", "p.suffix", "p.suffixes")
+CLASS_CONTEXTS = ("p.k1.k2", "p.k1.k2.k3", "p.K1.K2", "p.w1.k2", "p.k1.k2.k3.k4", "p.w1.k2.k3", "p.k2.k3", "p.K1")
+TOPIC_CONTEXTS = ("p.topic", "p.w1.topic", "p.k1.topic")
 
 PRESETS = {
     "chars": (),
     "words": WORD_CONTEXTS,
     "default": WORD_CONTEXTS + FURTHER_CONTEXTS,
     "wide": WORD_CONTEXTS + FURTHER_CONTEXTS + WIDE_CONTEXTS,
+    "topics": WORD_CONTEXTS + FURTHER_CONTEXTS + CLASS_CONTEXTS + TOPIC_CONTEXTS,
 }
 
 
@@ -69,6 +79,11 @@ class Context:
     def nested(self) -> bool:
         """Whether this is one of p, p.w1, p.w1.w2 ..: the word contexts that back off to one another."""
         return self.is_words and self.param in (0b0, 0b1, 0b11, 0b111, 0b1111)
+
+    @property
+    def needs_classes(self) -> bool:
+        """Whether this looks at the classes of words or at the topic."""
+        return self.is_words and self.param >> WORD_FEATURES.index(CLASS_FEATURES[0]) != 0
 
     @property
     def reach(self) -> int:

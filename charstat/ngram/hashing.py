@@ -111,7 +111,10 @@ def char_identity(kind, param, history):
 
 # Word features: what a word context may look at, each one uint64. `words.push_word` keeps them up to date.
 WORD_FEATURES = ("w1", "w2", "w3", "w4", "shapes", "number", "capital", "lower1", "lower2", "suffix", "suffixes")
+CLASS_FEATURES = ("k1", "k2", "k3", "k4", "K1", "K2", "topic")  # these need classes (ngram/classes.py)
+WORD_FEATURES += CLASS_FEATURES
 N_FEATURES = len(WORD_FEATURES)
+TOPIC = WORD_FEATURES.index("topic")
 
 
 @njit(cache=True, nogil=True, inline="always")

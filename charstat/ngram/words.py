@@ -95,8 +95,11 @@ def word_shape(length, first_kind, last_three):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def push_word(features, word_hash, lower_hash, shape, first_kind, last_three):
-    """Make a finished word w1, the former w1 w2, and so on. features: uint64 [N_FEATURES], see hashing.WORD_FEATURES."""
+def push_word(features, word_hash, lower_hash, shape, first_kind, last_three, small, large):
+    """Make a finished word w1, the former w1 w2, and so on. features: uint64 [N_FEATURES], see hashing.WORD_FEATURES.
+
+    small, large: its classes (classes.class_features). The topic is no matter of one word: features[TOPIC] is set apart.
+    """
     features[3] = features[2]
     features[2] = features[1]
     features[1] = features[0]
@@ -110,6 +113,12 @@ def push_word(features, word_hash, lower_hash, shape, first_kind, last_three):
     features[7] = lower_hash
     features[9] = last_three + U1
     features[10] = ((features[10] << U16) | (last_three & np.uint64(0x3FFF)) + U1) & MASK32
+    features[14] = features[13]
+    features[13] = features[12]
+    features[12] = features[11]
+    features[11] = small
+    features[16] = features[15]
+    features[15] = large
 
 
 class Vocabulary(NamedTuple):
