@@ -556,6 +556,9 @@ class MixtureTwin:
             ("before", before),
             ("hits", min(hits, self.hit_levels - 1), matched),
             ("open", *self._open()),
+            ("class_w1", self.features["k1"]),
+            ("class_w2", self.features["k2"]),
+            ("topic", self.features["topic"]),
         ]
 
     def _open(self) -> tuple[str, int]:

@@ -55,7 +55,7 @@ def test_every_selected_row_lies_in_its_set(model, held_out):
             assert selector_set["first_row"] <= row < selector_set["first_row"] + selector_set["rows"]
             seen[j].add(row)
         stream.observe(c)
-    assert all(len(rows) > 3 for rows in seen[1:])
+    assert all(len(rows) > 3 for selector_set, rows in zip(sets[1:], seen[1:], strict=True) if selector_set["name"] != "topic")
 
 
 def test_the_digest_depends_on_whatever_gives_a_weight_its_meaning(monkeypatch):

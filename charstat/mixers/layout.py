@@ -27,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from charstat.mixers.evidence import COUNT_EDGES, RATIO_EDGES
+from charstat.ngram.classes import SMALL, TOPICS
 from charstat.ngram.contexts import Context
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.match import LENGTH_BUCKETS
@@ -37,6 +38,7 @@ WORD_PLACES = 8  # places in a word: 0, 1, .. 6, 7 and later
 HIT_LEVELS = 16  # word contexts that were hit: 0, 1, .. 14, 15 and more
 MATCH_LEVELS = 6  # no match, and five lengths
 OPEN_ROWS = 21  # nothing open; a quotation or a parenthesis x ten lengths (brackets.py)
+SHAPES = 256  # of words without a class (words.word_shape)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,9 @@ SELECTOR_SETS = (
     SelectorSet("before", "the character before the previous one", lambda m: SYMBOLS),
     SelectorSet("word_hits", "word contexts with static counts x length of the match", lambda m: HIT_LEVELS * MATCH_LEVELS),
     SelectorSet("open", "open quotation or parenthesis x words since it opened", lambda m: OPEN_ROWS),
+    SelectorSet("class_w1", "the class k1 of the previous word, or its shape", lambda m: 1 + SMALL + SHAPES),
+    SelectorSet("class_w2", "the class k2 of the word before it, or its shape", lambda m: 1 + SMALL + SHAPES),
+    SelectorSet("topic", "the topic", lambda m: 1 + TOPICS),
 )
 
 InputColumns = namedtuple("InputColumns", [i.name for i in INPUTS])  # first column of each group; numba reads it by name

@@ -244,7 +244,7 @@ def prepare(fixed, s):
     online_order = find_online(s.online, s.keys, t.families, slots, s.overlay.pool, s.touched)
     cursor[EXPECTED_SYMBOL] = np.int64(-1) if cursor[MATCH_OFF] else expected_symbol(s.match)
     cursor[MATCH_BUCKET] = length_bucket(match_length(s.match))
-    select_rows(s.selected, fixed.first_rows, cursor, s.history, fixed.info.kind, static_order, online_order, word_hits)
+    select_rows(s.selected, fixed.first_rows, cursor, s.history, s.features, fixed.info.kind, static_order, online_order, word_hits)
     sum_rows(s.mixer.weights, s.selected, s.base)
     cursor[PATH_SYMBOL] = -1
     cursor[PREPARED] = 1
