@@ -272,12 +272,14 @@ def count_text(
     """Encode a text, count its contexts, and weigh the context tree if the plan's models use its weights.
 
     columns: where the arrays go, memory by default; alphabet, classes, history: as in build_model; threads: for encoding (the backend has its
-    own); watch: told of every phase. CorpusError if the text is empty; UserError if all of it would be held out; ResourceError if it
-    is too long for the tables.
+    own); watch: told of every phase. CorpusError if the text is empty; UserError if all of it would be held out, or for classes without an
+    alphabet; ResourceError if it is too long for the tables.
     """
     watch = watch or Watch()
     if not text:
         raise CorpusError("the training text is empty: there is nothing to count")
+    if classes is not None and alphabet is None:
+        raise UserError("word classes are good for the alphabet that they were learned with: give that one, too (alphabet=)")
     end, held_out = hold_out(text, plan.held_out_chars)
     if len(history) + end >= MAX_CHARS:
         raise ResourceError(

@@ -147,9 +147,9 @@ class ModelWriter:
 class Model:
     """A built model. manifest: as in manifest.json; columns: the concatenated arrays of all tables (storage.TABLE_COLUMNS).
 
-    classes: word classes and topics; empty where no context reads them. betas: the weights of a context tree, if it was built with them,
-    described by `weights` (None without). warm_start: what the mixture begins with, learned from warm_start_chars characters that were
-    not counted (mixers/warm_start.py); empty and 0 without.
+    classes: of words, with topics; of no words where no context looks at them. betas: the weights of a context tree, if it was built
+    with them, described by `weights` (None without). warm_start: what the mixture begins with, learned from warm_start_chars characters
+    that were not counted (mixers/warm_start.py); empty and 0 without.
     """
 
     manifest: dict = field(repr=False)

@@ -257,7 +257,7 @@ extern "C" void place(unsigned b, unsigned t, unsigned blocks, unsigned threads)
     blockIdx.x = b; threadIdx.x = t; gridDim.x = blocks; blockDim.x = threads;
 }
 """
-C_TYPES = {"u8": ("uint8", "bool"), "u32": ("uint32",), "u64": ("uint64",), "i64": ("int64",)}
+C_TYPES = {"u8": ("uint8", "bool"), "u16": ("uint16",), "u32": ("uint32",), "u64": ("uint64",), "i64": ("int64",)}
 
 
 @cache

@@ -241,6 +241,11 @@ def test_shards_with_the_same_classes_add_up(train_text, built):
         Model.merge(build_model(a, **options), build_model(b, **{**options, "classes": None}))
 
 
+def test_classes_without_their_alphabet_are_refused(built, train_text):
+    with pytest.raises(UserError, match="alphabet="):
+        build_model(train_text, order=2, contexts="topics", classes=built.classes)
+
+
 def test_classes_are_measured_as_a_phase(built):
     assert "classes" in [phase["name"] for phase in built.manifest["build"]["phases"]]
 

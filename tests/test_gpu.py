@@ -28,6 +28,7 @@ from charstat.gpu.backend import GPUBackend, _Job
 from charstat.gpu.memory import MAX_PIECES, Plan, chunk_size, least_bytes, plan_sort
 from charstat.gpu.runs import Runs, insert
 from charstat.gpu.transfer import DeviceCopier
+from charstat.ngram.classes import WordClasses
 from charstat.ngram.contexts import select_contexts
 from charstat.ngram.words import Vocabulary, model_symbol_info
 
@@ -35,7 +36,7 @@ from charstat.ngram.words import Vocabulary, model_symbol_info
 
 
 def phase(name):
-    assert name in ("transfer", "key", "sort", "reduce", "words", "fetch", "orders", "hashed")
+    assert name in ("transfer", "key", "sort", "reduce", "words", "fetch", "orders", "hashed", "classes")
     return nullcontext()
 
 
@@ -43,14 +44,16 @@ def counted(backend, text, border, contexts, order):
     """{name: part} of a text, and the symbols' alphabet being the text's own."""
     alphabet = Alphabet.from_text(text)
     parts = backend.count(alphabet.encode(text), border, select_contexts(contexts, order), model_symbol_info(alphabet), phase)
-    return {"words" if isinstance(p, Vocabulary) else p.context.name: p for p in parts}
+    names = {Vocabulary: "words", WordClasses: "classes"}
+    return {names.get(type(p)) or p.context.name: p for p in parts}
 
 
 def assert_equal(found, expected):
     assert found.keys() == expected.keys()
     for name, part in expected.items():
         table = ("bits", "start_bits", "buckets", "records", "rows", "sums")
-        for field in ("first_child", "symbol", "first_id", "size") if name == "words" else table:
+        fields = {"words": ("first_child", "symbol", "first_id", "size"), "classes": ("hashes", "labels", "scores")}
+        for field in fields.get(name, table):
             a, b = getattr(found[name], field), getattr(part, field)
             if isinstance(b, np.ndarray):
                 assert type(a) is np.ndarray and a.dtype == b.dtype and np.array_equal(a, b), (name, field)
@@ -129,6 +132,24 @@ def test_every_kind_of_context_has_its_own_key(make_backend, text):
     names = [*(f"o{k}" for k in range(25)), *(f"c{k}" for k in range(1, 17))]
     names = ",".join([*names, "s1", "s8", "s2.5", "s1.2.3.4.5.6.7.8", "p.w4", "p.lower2"])
     assert_equal(counted(make_backend(), text("english"), 17, names, 8), on_cpu(text("english"), 17, names, 8))
+
+
+def test_class_contexts(make_backend, text):
+    """Classes are learned from the ids of the device's tokens, and their features are keys like the others."""
+    names = "p,p.k1,p.k2,p.k1.k2.k3.k4,p.K1,p.K2,p.topic,p.w1.K2.suffixes.topic"
+    for n_history in (0, 20_000):
+        expected = on_cpu(text("english"), n_history, names, 1)
+        assert_equal(counted(make_backend(), text("english"), n_history, names, 1), expected)
+    assert np.unique(expected["classes"].labels[:, 0]).size > 50 and expected["p.topic"].n_contexts > 3
+
+
+def test_class_contexts_that_do_not_fit(text, library):
+    """The CPU counts what the device has no memory for, with the classes that were learned already."""
+    names = "p.k1.k2,p.w1.topic"
+    expected = on_cpu(text("english"), 0, names, 1)
+    for limit in (100_000, 400_000, 700_000, 1_500_000):
+        backend = GPUBackend(FakeCupy(limit, library), kernels=library is not None)
+        assert_equal(counted(backend, text("english"), 0, names, 1), expected)
 
 
 def test_orders_that_start_late_or_stop_early(make_backend, text):

@@ -49,6 +49,7 @@ from charstat.ngram.words import (
 from charstat.tree import DIGIT, UPPER
 
 BEFORE = 4  # w1 .. w4: entries without a word before the first spoken word
+NO_CLASS = np.uint64(0)  # these features are made apart: class_columns()
 W1, SHAPES, LOWER1, SUFFIX, ENDING = (WORD_FEATURES.index(f) for f in ("w1", "shapes", "lower1", "suffix", "suffixes"))
 
 
@@ -227,7 +228,7 @@ def _describe(packed, lengths, info, features, kinds):
             continue
         pushed[:] = np.uint64(0)
         shape = word_shape(word[LENGTH], word[FIRST_KIND], word[LAST_THREE])
-        push_word(pushed, word[HASH], word[LOWER_HASH], shape, word[FIRST_KIND], word[LAST_THREE])
+        push_word(pushed, word[HASH], word[LOWER_HASH], shape, word[FIRST_KIND], word[LAST_THREE], NO_CLASS, NO_CLASS)
         features[:, w] = pushed
         kinds[w] = np.int64(word[FIRST_KIND])
 
