@@ -89,7 +89,7 @@ class TestTheModelOfTheWalkthrough:
         monkeypatch.setitem(sys.modules, spec.name, module)
         names = dict(vars(registry))
         opener, line = entry.split("\n\n\n")
-        exec(compile(opener, "extending.md", "exec"), names)  # noqa: S102
+        exec(compile(f"from __future__ import annotations\n{opener}", "extending.md", "exec"), names)  # noqa: S102
         made = eval(line, names)
         monkeypatch.setitem(registry.MODELS, made.name, made)
         return made.name
