@@ -1,9 +1,9 @@
-"""Characters <-> symbols: 127 characters have a symbol of their own, every other code point is the escape symbol 127.
+"""Characters <-> symbols: 127 characters have a symbol of their own; all other code points share the escape symbol, 127.
 
 The 127 most frequent code points of the training text get the symbols 0..126, numbered in the leaf order of the decision
 tree (tree.py). P(char | escape) comes from an order-0 count of the rare characters, escape method C: a rare character
-seen c times of T has c / (T + R + 1), R distinct ones, and the remaining (R + 1) / (T + R + 1) is spread evenly over
-all code points never seen. So every code point has a probability, and they add up to 1.
+seen c times has c / (T + R + 1), where T counts all rare characters and R the distinct ones. The remaining (R + 1) / (T + R + 1)
+is spread evenly over the code points that were never seen. So every code point has a probability, and they add up to 1.
 
 Symbols are characters, not bytes: "–" and "戦" are predicted whole.
 """
@@ -25,8 +25,8 @@ from charstat.tree import ESCAPE, CodeTree, class_huffman, leaves
 
 OWN_SYMBOLS = 127
 CODE_POINTS = 0x110000
-SHORT_CHARS = 1 << 10  # below, numpy translates sooner than numba has unpacked a string
-SPAN_CHARS = 1 << 20  # what a thread takes at least: a third of a millisecond of work, three times what the threads take to start
+SHORT_CHARS = 1 << 10  # below this, numpy is done before numba has unpacked the string
+SPAN_CHARS = 1 << 20  # the least work for a thread: a third of a millisecond, three times what starting the threads takes
 
 
 def _code_points(text: str) -> np.ndarray:
@@ -34,11 +34,11 @@ def _code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
-try:  # private to numba, but what its own ord(text[i]) is made of; it reads the string where it lies, 0.3 ns a character
+try:  # private to numba, which uses it for ord(text[i]); it reads the string in place, 0.3 ns a character
     from numba.cpython.unicode import _get_code_point as code_point_at
 
     _readable = str  # what the kernels take
-except ImportError:  # a numba without it: kernels for an array, from a copy of 4 bytes a character
+except ImportError:  # without it, kernels read an array, a copy of 4 bytes a character
 
     @njit(inline="always")
     def code_point_at(points, i):
@@ -171,8 +171,8 @@ class Alphabet:
 
     @classmethod
     def from_dict(cls, d: dict) -> Alphabet:
-        """The inverse of to_dict(). ValueError, KeyError or TypeError if d is no alphabet."""
+        """The inverse of to_dict(). ValueError, KeyError or TypeError if d is not an alphabet."""
         alphabet = cls("".join(d["chars"]), CodeTree.from_code(d["tree"]), {str(c): int(n) for c, n in d["rare"].items()})
         if len(set(alphabet.chars)) != alphabet.size or alphabet.tree.code.count(".") != alphabet.size + 1:
-            raise ValueError("an alphabet whose tree does not fit its characters")
+            raise ValueError("the alphabet's tree does not fit its characters")
         return alphabet

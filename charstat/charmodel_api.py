@@ -2,7 +2,7 @@
 
     model.reset()
     for char in text:
-        guess = model.predict()        # from what was observed before, only
+        guess = model.predict()        # only from what was observed before
         model.observe(char)            # then learn
 
 Any object with the three methods can be evaluated; the contest's own (cybertronai/wikitext) scores the same way: predict() is a
@@ -28,7 +28,7 @@ class CharModel(ABC):
 
     @abstractmethod
     def reset(self) -> None:
-        """Go back to the as-built state: no context, nothing learned online."""
+        """Go back to the state as built: no context, nothing learned online."""
 
     @abstractmethod
     def predict(self) -> dict[str, float]:
@@ -36,7 +36,7 @@ class CharModel(ABC):
 
     @abstractmethod
     def observe(self, char: str) -> None:
-        """Take in the character that really came."""
+        """Take the character that came."""
 
     def predict_char(self) -> str:
         """The most likely next character; the first of equals; "" if nothing is predicted."""
@@ -108,7 +108,7 @@ def evaluate(model: CharModel, stream: Iterable[str], progress: Callable[[int], 
 
 
 def _score_one(predicted: dict[str, float] | str, char: str) -> tuple[bool, float]:
-    """(was the guess right, bits) of either contract's prediction; bits are nan for a bare guess."""
+    """(was the guess right, bits) of a prediction under either contract; bits are nan if there is only a guess."""
     if isinstance(predicted, str):
         return predicted == char, math.nan
     guess = max(predicted, key=predicted.__getitem__) if predicted else ""

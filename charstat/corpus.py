@@ -1,12 +1,12 @@
 """Text to count and to evaluate on: WikiText-103 from the hub, a directory, a file, or the embedded sample.
 
     "wikitext-103"   the hub's Salesforce/wikitext, wikitext-103-raw-v1, through `datasets` (imported only then)
-    DIR              wiki.train.raw, wiki.valid.raw, wiki.test.raw, any of which may be missing until it is asked for
+    DIR              wiki.train.raw, wiki.valid.raw, wiki.test.raw; only those that you ask for must be there
     FILE             any UTF-8 text, split 90/5/5 by character position
-    "sample"         the documentation topics that CPython carries, split likewise; it is not WikiText
+    "sample"         the documentation topics that come with CPython, split the same way; not WikiText
 
 WikiText comes out in the contest's layout, "\\n".join(rows), where text rows end in "\\n" and blank ones are empty. A directory
-in the original release's layout, one row a line, is converted on reading, so that numbers compare; others are left as they are.
+in the original release's layout, one row a line, is converted on reading, so that figures are comparable; other text is left as it is.
 
     rows       ["", " = A = \\n", "", " Text . \\n"]
     contest    "\\n = A = \\n\\n\\n Text . \\n"
@@ -49,20 +49,20 @@ _HUB_ROWS = 1 << 16  # rows joined at a time
 
 
 Progress = Callable[[int, int], object]
-"""Told how much is done, and of how much, in bytes of a file, rows of the hub's, or characters where a limit comes first."""
+"""Called with how much is done, and of how much: bytes of a file, rows from the hub, or characters if a limit comes first."""
 
 
 class HubUnavailable(CorpusError):
-    """The hub's WikiText-103 cannot be had: `datasets` is missing, or neither the hub nor a cached copy answers."""
+    """The hub's WikiText-103 is not available: `datasets` is missing, or neither the hub nor a cached copy answers."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Named text in splits. Make one with open_corpus(); opening reads nothing big, text() does.
+    """Named text in splits. open_corpus() makes one and reads next to nothing; text() reads a split.
 
     name         what the user typed: "wikitext-103", "sample", or a path as given
     kind         "hub", "directory", "file" or "sample"
-    layout       "contest", "release" (found so, and converted to the contest's on reading) or "plain" (left as it is)
+    layout       "contest", "release" (detected, and converted to the contest's on reading) or "plain" (left as it is)
     description  one line for people
     """
 
@@ -73,7 +73,7 @@ class Corpus:
     _path: Path | None = field(default=None, repr=False)  # absolute: a later chdir changes nothing
 
     def splits(self) -> tuple[str, ...]:
-        """The splits that can be asked for now, in the order of SPLITS (the hub's are promised, not looked up)."""
+        """The splits that are there, in the order of SPLITS (for the hub: all of them, without asking it)."""
         if self.kind != "directory":
             return SPLITS
         return tuple(split for split in SPLITS if _stat(self._path / _RAW_FILES[split]) is not None)
@@ -81,10 +81,10 @@ class Corpus:
     def text(self, split: str, limit: int | None = None, progress: Progress | None = None) -> str:
         """The text of one split, or its first `limit` characters (counted after conversion of the layout).
 
-        progress is called with (done, total) after every chunk, at the end with done == total; the unit may change and the total
-        be refined on the way: only done / total means something.
+        progress is called with (done, total) after every chunk, and with done == total at the end. The unit can change and the total
+        can be refined on the way: use done / total.
         Errors: CorpusError for an unknown or missing split, a negative limit, and a file that is unreadable, empty or
-        not UTF-8 (with its byte offset); HubUnavailable. A tiny file may have an empty val or test: that is no error.
+        not UTF-8 (with its byte offset); HubUnavailable. A tiny file can have an empty val or test split: that is not an error.
         """
         split = normalise_split(split)
         if limit is not None and limit < 0:
@@ -117,7 +117,7 @@ class Corpus:
             return _file_pieces(self._path, split, limit, tell)
         path = self._path / _RAW_FILES[split]
         if _stat(path) is None:
-            found = ", ".join(_RAW_FILES[other] for other in self.splits()) or "none any more"
+            found = ", ".join(_RAW_FILES[other] for other in self.splits()) or "none of them"
             raise CorpusError(f"no {split} split in {self.name!r}: looked for {path.name}, found {found}; put it there, or {_GET_WIKITEXT}")
         pieces = _decode(path, *_content_bytes(path), tell)
         return _release_to_contest(pieces) if self.layout == "release" else pieces
@@ -185,7 +185,7 @@ def _stat(path: Path) -> os.stat_result | None:
 def _content_bytes(path: Path) -> tuple[int, int]:
     """(first, stop) of a file's text, after a byte order mark. Errors: CorpusError unless it is a readable file with text in it."""
     found = _stat(path)
-    if found is None or not stat.S_ISREG(found.st_mode):  # checked before opening: to open a FIFO can wait for ever
+    if found is None or not stat.S_ISREG(found.st_mode):  # checked before opening: opening a FIFO can block for ever
         raise CorpusError(f"{str(path)!r} is not a regular file (a directory, device, pipe or socket); give a text file")
     first = 3 if next(_read(path, 0, 3, 3), b"") == codecs.BOM_UTF8 else 0
     if found.st_size == first:
@@ -280,12 +280,12 @@ def _sample_text() -> str:
     try:
         from pydoc_data.topics import topics
     except ImportError as exc:
-        raise CorpusError(f"this Python carries no pydoc_data.topics, so there is no sample ({_cause(exc)}); give --data FILE") from exc
+        raise CorpusError(f"this Python has no pydoc_data.topics, so there is no sample ({_cause(exc)}); use --data FILE") from exc
     return "\n".join(topics[key] for key in sorted(topics))
 
 
 def _hub_pieces(split: str, tell: Progress) -> Iterator[str]:
-    """The split's rows, joined; 65,536 rows at a time. Errors: HubUnavailable for whatever goes wrong, with its cause in short."""
+    """The split's rows, joined; 65,536 rows at a time. Errors: HubUnavailable for any failure, with the cause in brief."""
     cause = ""
     try:
         cause = _hub_settings()
@@ -298,13 +298,13 @@ def _hub_pieces(split: str, tell: Progress) -> Iterator[str]:
     except MemoryError:
         raise
     except Exception as exc:  # subtle: ConnectionError, FileNotFoundError, ValueError, httpx and requests errors: it varies with versions
-        raise HubUnavailable(f"WikiText-103 cannot be had from the hub ({cause}{_cause(exc)}); use --data DIR or --data sample") from exc
+        raise HubUnavailable(f"WikiText-103 is not available from the hub ({cause}{_cause(exc)}); use --data DIR or --data sample") from exc
 
 
 def _hub_settings() -> str:
-    """Short time-outs by default, and offline mode where the hub does not answer; what to tell the user then, or "".
+    """Set short time-outs, and offline mode if the hub does not answer; returns what to tell the user then, or "".
 
-    Offline mode finds a cached copy too, and spares 23 s of retries (datasets 5.2), or minutes where packets are dropped.
+    Offline mode still finds a cached copy, and saves 23 s of retries (datasets 5.2), or minutes where packets are dropped.
     """
     if "datasets" in sys.modules or "huggingface_hub" in sys.modules or find_spec("datasets") is None:
         return ""  # the environment is read at their first import only

@@ -7,10 +7,11 @@
     contest_main_j  = max(0, gpu_gross_j − 50 W · seconds)
     contest_dev_j   = max(contest_main_j + 42.5 W · seconds, 50 W · seconds)      (42.5 W: CodeCarbon's CPU constant)
 
-It does: read the counters at the start, at every phase boundary and at the end, after synchronising the device. What was not measured is
-None, with the reason in `EnergyReport.reasons`; no exception of a counter leaves the meter. It does not: estimate joules from a TDP or from
-power samples, meter DRAM, or tell processes apart (a counter covers its whole device), or wait for a counter's tick: NVML steps every 20 to
-100 ms, depending on the device, so each end of a window can be off by a step, at 300 W 6 to 30 J. Measure long windows, or repeat.
+The meter reads the counters at the start, at every phase boundary and at the end, each time after synchronizing the device. What it cannot
+measure is None, with the reason in `EnergyReport.reasons`; a counter's exceptions never leave the meter. It does not estimate joules from a
+TDP or from power samples, does not measure DRAM, and cannot tell processes apart (a counter covers its whole device). It does not wait for
+a counter to tick: NVML updates every 20 to 100 ms, depending on the device, so each end of a window can be off by one update, 6 to 30 J at
+300 W. Measure long windows, or repeat.
 """
 
 import math
@@ -28,12 +29,12 @@ from charstat.errors import FormatError, StateError, UserError
 __all__ = ["EnergyMeter", "EnergyReader", "EnergyReport", "NvmlReader", "PhaseEnergy", "RaplReader", "format_energy"]
 __all__ += ["contest_dev_energy_j", "contest_main_energy_j"]
 
-CONTEST_IDLE_GPU_W = 50.0  # what the contest takes off the GPU per second, and its dev rule's least charge per second
+CONTEST_IDLE_GPU_W = 50.0  # what the contest subtracts from the GPU's joules per second; also the dev rule's minimum
 CODECARBON_FALLBACK_CPU_W = 42.5  # CodeCarbon's constant for a CPU whose counters it cannot read
 NVML_RESOLUTION_S, RAPL_RESOLUTION_S = 0.1, 0.001  # the slowest steps of the counters; windows under them are noise
-RAPL_FASTEST_W = 1000.0  # more than any CPU package draws: bounds how soon a counter can wrap again
+RAPL_FASTEST_W = 1000.0  # more than any CPU package draws: a lower bound on the time between two wraps
 OTHER = "other"  # the phase of time spent outside phases
-GPU_DEVICE_NODES = ("nvidia[0-9]*", "nvhost-gpu", "nvgpu", "dxg")  # under /dev: all that shows of a GPU where its management library lacks
+GPU_DEVICE_NODES = ("nvidia[0-9]*", "nvhost-gpu", "nvgpu", "dxg")  # under /dev: the only sign of a GPU if NVML is missing
 
 
 def contest_main_energy_j(gpu_gross_j: float, seconds: float) -> float:
@@ -47,10 +48,10 @@ def contest_dev_energy_j(gpu_gross_j: float, seconds: float) -> float:
 
 
 class EnergyReader:
-    """One energy counter, for one block at a time: the seam for tests and other hardware. A subclass has find() and read_j()."""
+    """One energy counter, for one block at a time. For other hardware, and in tests, derive from it: find() and read_j()."""
 
     counter: str = "energy"  # what messages call it
-    resolution_s: float = 0.0  # windows shorter than this are not measured well
+    resolution_s: float = 0.0  # shorter windows are mostly noise
     wrap_s: float = math.inf  # the shortest time between two wraps; reads further apart may miss one
     note: str = ""  # what the counter covers, and how finely
     name: str | None = None  # the device's name
@@ -63,7 +64,7 @@ class EnergyReader:
         raise NotImplementedError
 
     def read_j(self) -> float:
-        """Joules since some fixed instant, never falling. May raise: that becomes the reason."""
+        """Joules since some fixed moment, never decreasing. May raise: that becomes the reason."""
         raise NotImplementedError
 
     def open(self) -> bool:
@@ -91,7 +92,7 @@ class EnergyReader:
         return 0.0 if last_j is None else now_j - last_j
 
     def warnings(self, seconds: float, total_j: float | None, longest_s: float, shortest_s: Mapping[str, float]) -> Iterator[str]:
-        """What to doubt in a block; longest_s: the longest time between two reads, shortest_s: each phase's shortest stretch."""
+        """Reasons to doubt a block's figures. longest_s: the longest time between two reads, shortest_s: each phase's shortest stretch."""
         if total_j is None:
             return
         if seconds < self.resolution_s:
@@ -101,19 +102,19 @@ class EnergyReader:
         if total_j == 0 and seconds >= self.resolution_s:
             yield f"the {self.counter} counter did not move in {seconds:.3f} s"
         if longest_s > self.wrap_s:
-            yield f"the {self.counter} counter may have wrapped unseen in {longest_s:.0f} s: use phases under {self.wrap_s:.0f} s"
+            yield f"the {self.counter} counter may have wrapped unnoticed in {longest_s:.0f} s: use phases under {self.wrap_s:.0f} s"
 
 
 class NvmlReader(EnergyReader):
     """Total-energy counter of one NVIDIA GPU (Volta or later), through `pynvml` of nvidia-ml-py, imported by open(); NVML then stays open.
 
-    index: NVML's device number: PCI order, blind to CUDA_VISIBLE_DEVICES. pci_bus_id ("0000:01:00.0") names the CUDA device surely and
-    goes before index. dev_root: where device nodes lie, to tell "no GPU" from "a GPU without its library".
+    index: NVML's device number, in PCI order; NVML ignores CUDA_VISIBLE_DEVICES. pci_bus_id ("0000:01:00.0") identifies the CUDA device
+    for certain, and takes precedence. dev_root: where the device nodes are, to tell "no GPU" from "a GPU without its library".
     """
 
     counter = "NVML"
     resolution_s = NVML_RESOLUTION_S
-    note = "GPU: NVML total-energy counter in mJ, whole board, all processes; it steps every 20 to 100 ms, depending on the device"
+    note = "GPU: NVML total-energy counter in mJ, whole board, all processes; updated every 20 to 100 ms, depending on the device"
     _nvml: Any = None  # the pynvml module, once nvmlInit succeeded
     _handle: Any = None  # the device's
 
@@ -159,20 +160,20 @@ class NvmlReader(EnergyReader):
         return self._query("nvmlDeviceGetClockInfo", 1)  # NVML_CLOCK_SM
 
     def _query(self, call: str, *args: int) -> Any:
-        with suppress(Exception):  # beside the counter, nothing is worth an error
+        with suppress(Exception):  # only the counter is worth an error
             return getattr(self._nvml, call)(self._handle, *args)
 
 
 class RaplReader(EnergyReader):
     """Sum of the CPU packages' RAPL counters in Linux's powercap class (Intel, and AMD from Zen, which has the same names).
 
-    Top-level package domains only: sub-domains and psys would count joules twice. One unreadable package makes all unavailable: half a sum is
-    wrong. One wrap between two reads is undone, a second goes unseen (a counter of 262 kJ wraps in 22 minutes at 200 W): hence `wrap_s`.
+    Top-level package domains only: sub-domains and psys would count joules twice. If one package cannot be read, none is: half a sum is
+    wrong. One wrap between two reads is corrected; a second goes unnoticed (a counter of 262 kJ wraps in 22 minutes at 200 W), hence `wrap_s`.
     """
 
     counter = "RAPL"
     resolution_s = RAPL_RESOLUTION_S
-    note = "CPU: RAPL package counters, steps of about 1 ms, all processes; DRAM outside the package is not in them"
+    note = "CPU: RAPL package counters, updated about every 1 ms, all processes; DRAM outside the package is not included"
 
     def __init__(self, root: str | Path = "/sys/class/powercap") -> None:
         self.root = Path(root)
@@ -234,16 +235,16 @@ class EnergyReport:
             report = cls(**{field.name: deepcopy(data[field.name]) for field in fields(cls)})
             format_energy(report)  # touches every value
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FormatError(f"this is no energy report: {type(error).__name__} {error}") from None
+            raise FormatError(f"not an energy report: {type(error).__name__} {error}") from None
         return report
 
 
 class EnergyMeter:
     """Measures one `with meter:` block, and parts of it in `with meter.phase("sort"):`; then meter.report().
 
-    gpu, cpu: readers; None finds the hardware (NVIDIA device 0, RAPL). clock: seconds, monotonic. idle_watts: watts taken off in gpu_net_j;
-    the contest formulas keep their 50 W. synchronize: called before every reading, so that queued device work is inside; its errors are the
-    block's own and are raised, after the reading. Raises UserError for a negative idle_watts.
+    gpu, cpu: readers; None looks for the hardware (NVIDIA device 0, RAPL). clock: seconds, monotonic. idle_watts: subtracted in gpu_net_j;
+    the contest's formulas keep their 50 W. synchronize: called before every reading, so that queued device work is included; its errors
+    belong to the block, and are raised after the reading. Raises UserError for a negative idle_watts.
     """
 
     def __init__(self, gpu: EnergyReader | None = None, cpu: EnergyReader | None = None, clock: Callable[[], float] = time.perf_counter,
@@ -260,7 +261,7 @@ class EnergyMeter:
 
     def __enter__(self) -> Self:
         if self._last_s is not None:
-            raise StateError("an EnergyMeter measures one block, make a new one for the next")
+            raise StateError("an EnergyMeter measures one block: make a new one for the next")
         self._gpu.open()
         self._cpu.open()
         self._read(OTHER)
@@ -323,7 +324,7 @@ class EnergyMeter:
             if gpu.device_present is False:
                 dev_j = contest_dev_energy_j(0.0, seconds)
                 del reasons["contest_dev_j"]
-                notes.append("no GPU: the contest's dev rule takes its net joules as 0, which leaves 50 W · seconds")
+                notes.append("no GPU: the contest's dev rule counts its net joules as 0, which leaves 50 W · seconds")
         if gpu.name is None:
             reasons["gpu_name"] = gpu.reason or "the driver gives no name"
         gaps = (max(part["seconds"] for part in stretches), {name: min(part["seconds"] for part in parts[name]) for name in names[:-1]})

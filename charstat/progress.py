@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from charstat.counting import Progress as BuildProgress
     from charstat.ngram.contexts import Context
 
-# How a build's time divides among kinds of tables, measured on 4 M characters (order 14, default contexts, 2 threads). It only moves the bar.
+# Relative cost of each kind of table, measured on 4 M characters (order 14, default contexts, 2 threads). Only the bar uses it.
 EXACT_COST, HASHED_COST, CLASSES_COST, SPARSE_COST, WORDS_COST, ENCODE_COST = 2, 13, 5, 4, 4, 2
 LEARN_COST = 6400  # of learning from one character, relative to counting one
 
@@ -55,19 +55,19 @@ class Steps:
 
     @contextmanager
     def share(self, label: str) -> Iterator[Callable[[int, int], None]]:
-        """A bar for a callback that is told (done, total)."""
+        """A bar for a callback that takes (done, total)."""
         with self._line(label, 1.0) as update:
             yield lambda done, total: update(label, done / total)
 
     def reading(self, name: str) -> AbstractContextManager[Callable[[int, int], None]]:
-        """A bar for the progress callback of Corpus.text; name: the corpus's."""
+        """A bar for the progress callback of Corpus.text. name: the corpus's name."""
         return self.share(f"reading {Path(name).name[-40:]}")
 
     @contextmanager
     def build(
         self, contexts: Iterable[Context], models: Iterable[str] = (), held_out_share: float = 0.0
     ) -> Iterator[Callable[[BuildProgress], None]]:
-        """A bar for build_model's progress callback. held_out_share: held-out characters for each one counted."""
+        """A bar for build_model's progress callback. held_out_share: held-out characters per character counted."""
         from charstat.ngram.hashing import CHARS
         from charstat.registry import wants_tree_weights
 

@@ -90,10 +90,10 @@ def _advised(built: Model) -> CharModel:
 
 
 ENTRIES = (
-    Entry("ppm", "PPM-C with weighted, fading online counts, starting at deterministic contexts", _ppm),
+    Entry("ppm", "PPM-C with weighted, decaying online counts, starting at deterministic contexts", _ppm),
     Entry("ppmc", "PPM-C as published: every count weighs the same", _ppmc),
     Entry("ppm-inherit", "PPM with information inheritance and SEE", _ppm_inherit, is_expert=True, former_names=("ppmd",)),
-    Entry("ctw", "context-tree weighting with weighted, fading online counts", _ctw, tree_weights=True, is_expert=True),
+    Entry("ctw", "context-tree weighting with weighted, decaying online counts", _ctw, tree_weights=True, is_expert=True),
     Entry("kneser-ney", "interpolated modified Kneser-Ney, static counts only", _kneser_ney, is_expert=True, former_names=("ngram",)),
     Entry("match", "the match model alone, over a learned bias", _match, contexts=NO_CONTEXTS, reads_order_0=False),
     Entry("mix", "the mixture of all contexts and the match model", _mix, contexts=ALL_CONTEXTS, reads_order_0=False, warm_start=True),

@@ -139,7 +139,7 @@ class DirectoryColumns:
     def _failed(self, e: OSError) -> ResourceError:
         self.discard()
         reason = "the disk is full" if e.errno in (errno.ENOSPC, errno.EDQUOT) else (e.strerror or str(e))
-        return ResourceError(f"cannot write the model at {self.path}: {reason}; an earlier model there is unharmed")
+        return ResourceError(f"cannot write the model at {self.path}: {reason}; an earlier model there is unchanged")
 
     def append(self, column: str, values: np.ndarray) -> int:
         """Add values at the end of a column; returns where they start."""

@@ -95,7 +95,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def no_hub(monkeypatch):
     def refuse(split, tell):
-        raise HubUnavailable("WikiText-103 cannot be had from the hub (no network here)\nat all")
+        raise HubUnavailable("WikiText-103 is not available from the hub (no network here)\nat all")
 
     monkeypatch.setattr("charstat.corpus._hub_pieces", refuse)
 
@@ -249,7 +249,7 @@ def test_with_json_the_fallback_leaves_stdout_pure(no_hub, workplace):
 @pytest.mark.parametrize("name", ["wikitext-103", "wikitext"])
 def test_the_hub_asked_for_by_name_is_never_replaced(name, no_hub, workplace):
     result = run("build", "--data", name, code=2)
-    assert result.stderr.startswith("error: WikiText-103 cannot be had") and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: WikiText-103 is not available") and result.stderr.count("\n") == 1
     assert list((workplace / "models").iterdir()) == []
 
 

@@ -358,7 +358,7 @@ def test_report_is_frozen(world):
 )
 def test_from_dict_refuses_what_is_no_report(change):
     good = next(reports()).to_dict()
-    with pytest.raises(FormatError, match="no energy report"):
+    with pytest.raises(FormatError, match="not an energy report"):
         EnergyReport.from_dict(good | change)
 
 

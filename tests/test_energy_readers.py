@@ -250,7 +250,7 @@ def test_rapl_warns_of_unseen_wraps(tmp_path, world):
     with make_meter(world, cpu=RaplReader(tmp_path)) as meter:
         path.write_text("1000000")
         world.spend(70.0, gpu_j=1.0)
-    assert meter.report().warnings == ["the RAPL counter may have wrapped unseen in 70 s: use phases under 65 s"]
+    assert meter.report().warnings == ["the RAPL counter may have wrapped unnoticed in 70 s: use phases under 65 s"]
 
 
 def test_rapl_wrap_between_blocks_is_not_counted(tmp_path, world):

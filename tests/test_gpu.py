@@ -203,6 +203,16 @@ def test_a_text_too_large_for_the_device_is_counted_on_the_cpu(text, library):
         assert fake.memory.live == 0
 
 
+@pytest.mark.parametrize("names", ["wide", "o2,s1.3", "p,p.w1"])
+def test_contexts_without_a_kernel_are_counted_on_the_cpu(text, monkeypatch, names):
+    unknown = {"o3", "s1.3", "p", "p.w1", "p.shapes"}
+    monkeypatch.setattr("charstat.gpu.backend.has_kernel", lambda context: context.name not in unknown)
+    backend = GPUBackend(np)
+    assert_equal(counted(backend, text("thirteen"), 3, names, 4), on_cpu(text("thirteen"), 3, names, 4))
+    left = [c.name for c in select_contexts(names, 4) if c.name in unknown]
+    assert backend.notes == [f"counted on the CPU, no kernel for the device: {', '.join(left)}"]
+
+
 def test_an_allocation_that_fails_changes_nothing(text, library):
     """Whichever allocation fails, the tables are the same, and no device memory is lost."""
     names = "o8,o0,o14,s1.3,p.w1.number"

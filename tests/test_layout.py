@@ -32,11 +32,10 @@ def test_the_table_is_what_the_mixture_has(model):
     stream.reset()
     about = stream.layout.describe()
     assert stream.mixer.weights.shape == (about["rows"], about["width"])
-    assert {i["name"]: i["columns"] for i in about["inputs"]} == {
-        **dict.fromkeys(("static", "online"), len(stream.contexts)),
-        **dict.fromkeys(("order_chain", "nested_chain", "word_chain", "match", "bias"), 1),
-        "experts": 2,
-    }
+    columns = {i["name"]: i["columns"] for i in about["inputs"]}
+    assert columns.keys() == {i.name for i in INPUTS} and sum(columns.values()) == stream.layout.inputs
+    assert columns["static"] == columns["online"] == len(stream.contexts) and columns["experts"] == 2
+    assert columns["order_chain"] == columns["nested_chain"] == columns["word_chain"] == columns["match"] == columns["bias"] == 1
     for i in about["inputs"]:
         columns = slice(i["first_column"], i["first_column"] + i["columns"])
         assert (stream.mixer.weights[:128, columns] == np.float32(i["initial_weight"])).all()

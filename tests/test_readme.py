@@ -1,22 +1,28 @@
-"""What the README shows is run: its Python, its commands (on a small text, without the network), and its make targets."""
+"""What README and docs/ show is run: their Python, README's commands (on a small text, without the network), and its make targets."""
 
+import importlib.util
+import math
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from charstat import build_model, evaluate, registry
+from charstat.charmodel_api import CharModel
 from charstat.cli import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def on_a_small_text(line: str) -> list[str]:
@@ -52,12 +58,52 @@ def test_the_python_runs(tmp_path, monkeypatch, capsys):
     assert names["whole"].n_rows == names["charstat"].build_model(names["text"]).n_rows
 
 
-def test_the_files_it_names_exist():
-    names = re.findall(r"`((?:[\w-]+/)*[\w-]+\.py|[a-z]+/)`", README)
-    assert len(names) > 10
+@pytest.mark.parametrize("page", PAGES)
+def test_the_files_it_names_exist(page):
+    names = re.findall(r"`((?:[\w-]+/)*[\w-]+\.(?:py|md)|[a-z]+/)`", PAGES[page])
+    assert len(names) > 10 or page not in ("README.md", "extending.md")
     written = {"submission.py"}  # by `charstat bundle`
     missing = [name for name in names if not (ROOT / name).exists() and not (ROOT / "charstat" / name).exists()]
     assert set(missing) <= written | {"models/"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_its_links_lead_somewhere(page):
+    here = ROOT if page == "README.md" else ROOT / "docs"
+    links = [link for link in re.findall(r"\]\(([^)#]+)", PAGES[page]) if "://" not in link]
+    assert [link for link in links if not (here / link).exists()] == []
+    assert links or page != "README.md"
+
+
+class TestTheModelOfTheWalkthrough:
+    """docs/extending.md: its file as a module of the package, its entry in the registry."""
+
+    @pytest.fixture
+    def name(self, tmp_path, monkeypatch):
+        file, entry = blocks("python", PAGES["extending.md"])[:2]
+        where = re.match(r"# charstat/([\w/]+)\.py\n", file)[1]
+        (tmp_path / "module.py").write_text(file, encoding="utf-8")
+        spec = importlib.util.spec_from_file_location(f"charstat.{where.replace('/', '.')}", tmp_path / "module.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        names = dict(vars(registry))
+        opener, line = entry.split("\n\n\n")
+        exec(compile(f"from __future__ import annotations\n{opener}", "extending.md", "exec"), names)  # noqa: S102
+        made = eval(line, names)
+        monkeypatch.setitem(registry.MODELS, made.name, made)
+        return made.name
+
+    def test_it_is_a_model_like_the_others(self, name, english):
+        model, text = build_model(english[:20_000], models=(name,), threads=1), english[200_000:200_400]
+        assert [c.name for c in model.contexts] == ["o0"]
+        stream = model.char_model()
+        result = evaluate(stream, text)
+        assert 0.1 < result.accuracy < 0.6 and result.bits_per_char < math.log2(model.alphabet.size)
+        assert stream.fork().score(text).mean() < result.bits_per_char - 0.5  # it has learned
+        stream.reset()
+        assert abs(sum(stream.predict().values()) + stream.unlisted_mass - 1) < 1e-9
+        assert CharModel.score(stream, text).mean() == pytest.approx(result.bits_per_char)  # step by step
 
 
 def test_the_exit_statuses_are_those_of_the_code():

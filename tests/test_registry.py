@@ -34,7 +34,7 @@ def test_the_readme_has_the_models_of_the_registry():
     rows = re.findall(
         r"^\| `([a-z-]+)`( \(default\))? \| (.*) \| `(\w+)` \| (.*?) ?\|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
     )
-    assert rows == [
+    wanted = [
         (
             entry.name,
             " (default)" if entry.name == DEFAULT_MODEL else "",
@@ -44,6 +44,10 @@ def test_the_readme_has_the_models_of_the_registry():
         )
         for entry in ENTRIES
     ]
+    table = "\n".join(
+        f"| `{name}`{default} | {about} | `{contexts}` | {built}{' ' * bool(built)}|" for name, default, about, contexts, built in wanted
+    )
+    assert rows == wanted, f"the rows of README's table of models must be:\n{table}"
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -31,6 +31,7 @@ from charstat.cpu.classes import learn_classes
 from charstat.cpu.orders import short_windows
 from charstat.energy import NvmlReader
 from charstat.gpu.arrays import Array, Arrays, CupyArrays, NumpyArrays
+from charstat.gpu.kernels import has_kernel
 from charstat.gpu.keys import WINDOW, Text, char_keys, window_keys
 from charstat.gpu.memory import Plan, plan_sort
 from charstat.gpu.runs import Runs, by_identity, changes, contexts_of, differences, insert, lay_out, row_values, run_lengths, shorten
@@ -202,9 +203,10 @@ class _Job:
 
     def launch(self) -> Iterator[Future]:
         """Futures of all parts, in the order in which they become ready."""
-        exact = [c for c in self.contexts if c.kind == CHARS and c.param <= EXACT_ORDER]
-        hashed = [c for c in self.contexts if not c.is_words and c not in exact]
-        words = [c for c in self.contexts if c.is_words]
+        known = [c for c in self.contexts if has_kernel(c)]
+        exact = [c for c in known if c.kind == CHARS and c.param <= EXACT_ORDER]
+        hashed = [c for c in known if not c.is_words and c not in exact]
+        words = [c for c in known if c.is_words]
         with self.phase("transfer"):
             self.text = self._attempt(1, lambda plan: Text(self.copier.upload(self.symbols), self.arrays.to_device(self.info.classes)))
         if self.text is None:
@@ -230,6 +232,8 @@ class _Job:
             yield from self._on_cpu(words)
         else:
             yield from self._word_tables(words, tokens, described)
+        parts = self._on_cpu([c for c in self.contexts if c not in known], "no kernel for the device")
+        yield from (part for part in parts if not (words and isinstance(part.result(), Vocabulary)))  # it comes once
 
     def _word_tables(self, contexts: list[Context], tokens: TokenIds, described: Future) -> Iterator[Future]:
         with self.phase("fetch"):
@@ -274,10 +278,10 @@ class _Job:
         self.copier.drain()
         self.arrays.release()
 
-    def _on_cpu(self, contexts: list[Context] | tuple[Context, ...]) -> Iterator[Future]:
+    def _on_cpu(self, contexts: list[Context] | tuple[Context, ...], why: str = "not enough device memory") -> Iterator[Future]:
         """These contexts by the CPU backend."""
         if contexts:
-            self.backend.notes.append(f"counted on the CPU, not enough device memory: {', '.join(c.name for c in contexts)}")
+            self.backend.notes.append(f"counted on the CPU, {why}: {', '.join(c.name for c in contexts)}")
             cpu = CPUBackend(self.backend.threads)
             # subtle: the CPU backend yields inside its phases, and phases do not nest
             yield from map(_done, list(cpu.count(self.symbols, self.n_history, tuple(contexts), self.info, self.phase, self.classes)))

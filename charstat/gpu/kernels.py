@@ -15,6 +15,7 @@ so that NVRTC needs none. The hash constants come from hashing.py.
 from __future__ import annotations
 
 from charstat.ngram import hashing, words
+from charstat.ngram.contexts import Context
 from charstat.ngram.hashing import CHARS, CLASSES_OF, ODD_A, ODD_B, SEED, SPARSE, WORD_FEATURES
 
 THREADS = 256  # of a block
@@ -22,9 +23,10 @@ MAX_BLOCKS = 1 << 20  # the loops are grid-stride: beyond this, a thread takes s
 
 NAMES = ("char_keys", "window_keys", "mark_changes", "token_hashes", "word_keys")
 
-# word_keys numbers the word features in this order.
-assert WORD_FEATURES[:11] == ("w1", "w2", "w3", "w4", "shapes", "number", "capital", "lower1", "lower2", "suffix", "suffixes")
-assert WORD_FEATURES[11:] == ("k1", "k2", "k3", "k4", "K1", "K2", "topic")
+# word_keys numbers the word features in this order. A context with a field that is not here is counted on the CPU.
+DEVICE_FIELDS = ("w1", "w2", "w3", "w4", "shapes", "number", "capital", "lower1", "lower2", "suffix", "suffixes")
+DEVICE_FIELDS += ("k1", "k2", "k3", "k4", "K1", "K2", "topic")
+assert WORD_FEATURES[: len(DEVICE_FIELDS)] == DEVICE_FIELDS
 
 _CONSTANTS = {
     "ODD_A": ODD_A,
@@ -34,9 +36,17 @@ _CONSTANTS = {
     "CHARS": CHARS,
     "CLASSES_OF": CLASSES_OF,
     "SPARSE": SPARSE,
-    "FEATURES": hashing.N_FEATURES,
+    "FEATURES": len(DEVICE_FIELDS),
     "MAX_WORD": words.MAX_WORD,
 }
+
+
+def has_kernel(context: Context) -> bool:
+    """Whether the device can make this context's keys."""
+    if context.is_words:
+        return context.param >> len(DEVICE_FIELDS) == 0
+    return context.kind in (CHARS, CLASSES_OF, SPARSE)
+
 
 _BODY = r"""
 typedef unsigned char u8;

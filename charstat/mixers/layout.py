@@ -87,6 +87,7 @@ INPUTS = (
     Input("bias", "a constant", initial=_evidence_weight),
     Input("experts", "the advice of each expert", lambda m: m.experts, lambda m, r: r.initial_expert),
 )
+assert INPUTS[-1].name == "experts"  # a warm start is stored without them: logistic.unpack takes the columns before them
 
 SELECTOR_SETS = (
     SelectorSet("node", "the node of the code tree", lambda m: SYMBOLS),

@@ -5,7 +5,7 @@
                   with the last character
     s1.3  s1.4    sparse: the characters at these distances, skipping those between
     p             the prefix of the current word: the start of a run of characters other than space and newline
-    p.w1.w2 ...   the prefix and features of the words before it; w1 is the previous word (see WORD_FIELDS)
+    p.w1.w2 ...   the prefix and features of the words before it; w1 is the previous word (see hashing.WORD_FIELDS)
 
 This file names contexts and parses names; the keys are made in hashing.py, the word features in words.py.
 """
@@ -18,35 +18,13 @@ import numpy as np
 
 from charstat.alphabet import Alphabet
 from charstat.errors import ContextError
-from charstat.ngram.hashing import CHARS, CLASS_FEATURES, CLASSES_OF, SPARSE, WORD_FEATURES, WORDS
+from charstat.ngram.hashing import CHARS, CLASS_FEATURES, CLASSES_OF, SPARSE, WORD_FEATURES, WORD_FIELDS, WORDS
 from charstat.tree import DIGIT, LOWER, SYMBOLS, UPPER, character_class
 
 MAX_ORDER = 24
 EXACT_ORDER = 8
 DEFAULT_ORDER = 8
 ORDER_STEPS = (0, 1, 2, 3, 4, 5, 6, 8, 11, 14, 18, 24)  # the orders of the presets, up to --order; --order itself always
-
-WORD_FIELDS = {
-    "w1": "the previous word",
-    "w2": "the word before w1",
-    "w3": "the word before w2",
-    "w4": "the word before w3",
-    "shapes": "class of the first letter, and length or last character, of the last four words",
-    "number": "the last word that starts with a digit",
-    "capital": "the last word that starts with a capital",
-    "lower1": "w1 in lower case",
-    "lower2": "w2 in lower case",
-    "suffix": "the last three characters of w1",
-    "suffixes": "the last two characters of w1 and of w2",
-    "k1": "the class of w1 among 256 (words without a class: their shape)",
-    "k2": "the class of w2 among 256",
-    "k3": "the class of w3 among 256",
-    "k4": "the class of w4 among 256",
-    "K1": "the class of w1 among 1,024",
-    "K2": "the class of w2 among 1,024",
-    "topic": "what the last few hundred words are about, among 256 topics",
-}
-assert tuple(WORD_FIELDS) == WORD_FEATURES
 
 WORD_CONTEXTS = ("p", "p.w1", "p.w1.w2", "p.w1.w2.w3", "p.w2", "p.w2.w3")
 FURTHER_CONTEXTS = ("c14", "p.w1.w4", "p.w3.w4", "p.shapes", "p.capital", "p.w1.capital")
@@ -83,7 +61,7 @@ class Context:
     @property
     def needs_classes(self) -> bool:
         """Whether this looks at the classes of words or at the topic."""
-        return self.is_words and self.param >> WORD_FEATURES.index(CLASS_FEATURES[0]) != 0
+        return self.is_words and any(self.param >> WORD_FEATURES.index(f) & 1 for f in CLASS_FEATURES)
 
     @property
     def reach(self) -> int:

@@ -109,10 +109,30 @@ def char_identity(kind, param, history):
     return mix57(packed)
 
 
-# Word features: what a word context may look at, each one uint64. `words.push_word` keeps them up to date.
-WORD_FEATURES = ("w1", "w2", "w3", "w4", "shapes", "number", "capital", "lower1", "lower2", "suffix", "suffixes")
+# Word features: what a word context may look at, by the name of its field, each one uint64. `words.push_word` keeps them up to date.
+# Append new ones: a field's place is a bit of the mask that identities are hashed with.
+WORD_FIELDS = {
+    "w1": "the previous word",
+    "w2": "the word before w1",
+    "w3": "the word before w2",
+    "w4": "the word before w3",
+    "shapes": "class of the first letter, and length or last character, of the last four words",
+    "number": "the last word that starts with a digit",
+    "capital": "the last word that starts with a capital",
+    "lower1": "w1 in lower case",
+    "lower2": "w2 in lower case",
+    "suffix": "the last three characters of w1",
+    "suffixes": "the last two characters of w1 and of w2",
+    "k1": "the class of w1 among 256 (words without a class: their shape)",
+    "k2": "the class of w2 among 256",
+    "k3": "the class of w3 among 256",
+    "k4": "the class of w4 among 256",
+    "K1": "the class of w1 among 1,024",
+    "K2": "the class of w2 among 1,024",
+    "topic": "what the last few hundred words are about, among 256 topics",
+}
+WORD_FEATURES = tuple(WORD_FIELDS)
 CLASS_FEATURES = ("k1", "k2", "k3", "k4", "K1", "K2", "topic")  # these need classes (ngram/classes.py)
-WORD_FEATURES += CLASS_FEATURES
 N_FEATURES = len(WORD_FEATURES)
 TOPIC = WORD_FEATURES.index("topic")
 
