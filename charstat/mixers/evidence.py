@@ -4,8 +4,8 @@
     input  = A_k[state], a logit that is learned online; it starts at the log odds of (n1 + 0.2) / (n + 0.4)
     n = 0    the source is silent: one more state, whose input is 0 and stays 0
 
-So the mixer learns how much "3 of 3" in an order-5 context is worth, instead of being told. A state whose logit is learned is what
-PAQ calls an adaptive probability map (Mahoney 2005), here one per source.
+So the mixer learns how much "3 of 3" in an order-5 context is worth, instead of being told. A table from states to learned
+predictions is what PAQ calls a StateMap (Mahoney 2005); here every source has one of its own.
 
 Sources are the static counts of every context, then the online counts of every context: columns 0..F and F..2F of all masses.
 This file has the states, their initial logits, and the two kernels: look up, and learn.
