@@ -13,11 +13,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charstat.kernel_cache import drop_stale_kernels
+from charstat.kernel_cache import drop_stale_kernels, provide_cache
 
 __version__ = "0.1.0"
 
 drop_stale_kernels(Path(__file__).parent)
+provide_cache(Path(__file__).parent)
 
 if TYPE_CHECKING:
     from charstat.alphabet import Alphabet
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from charstat.counting import Progress, build_model
     from charstat.energy import EnergyMeter, EnergyReport
     from charstat.errors import (
+        ArgumentError,
         BackendUnavailable,
         CharstatError,
         ContextError,
@@ -47,7 +49,7 @@ _HOMES = {
     "charstat.counting": ("Progress", "build_model"),
     "charstat.energy": ("EnergyMeter", "EnergyReport"),
     "charstat.errors": (
-        *("BackendUnavailable", "CharstatError", "ContextError", "CorpusError", "FormatError"),
+        *("ArgumentError", "BackendUnavailable", "CharstatError", "ContextError", "CorpusError", "FormatError"),
         *("GateMissed", "MergeError", "ResourceError", "StateError", "UserError"),
     ),
     "charstat.model": ("Model",),
@@ -57,6 +59,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Alphabet",
+    "ArgumentError",
     "BackendUnavailable",
     "CharModel",
     "CharstatError",

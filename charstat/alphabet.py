@@ -20,7 +20,8 @@ from itertools import pairwise
 import numpy as np
 from numba import njit
 
-from charstat.errors import CorpusError
+from charstat.arguments import check_text, check_whole
+from charstat.errors import ArgumentError, CorpusError
 from charstat.tree import ESCAPE, CodeTree, class_huffman, leaves
 
 OWN_SYMBOLS = 127
@@ -68,13 +69,14 @@ def _on_threads(task: Callable[[int, int], object], n: int, threads: int | None)
     """[task(lo, hi)] of spans that cover range(n), each on a thread of its own; short texts on this one. threads: None for all."""
     if n < 2 * SPAN_CHARS or threads == 1:  # subtle: first, because os.cpu_count() takes longer than 10,000 characters
         return [task(0, n)]
-    k = min(threads or os.cpu_count() or 1, n // SPAN_CHARS)
+    k = max(1, min(threads or os.cpu_count() or 1, n // SPAN_CHARS))
     with ThreadPoolExecutor(k) as pool:
         return list(pool.map(lambda span: task(*span), pairwise(n * t // k for t in range(k + 1))))
 
 
-_plain = str.__str__
-"""The text itself; of an instance of a subclass, which numba does not know, the plain string. TypeError for anything but a str."""
+def _plain(text: str) -> str:
+    """The text itself; of an instance of a subclass, which numba does not know, the plain string. ArgumentError for anything but a str."""
+    return str.__str__(check_text(text))
 
 
 def _end(text: str, end: int | None) -> int:
@@ -106,6 +108,8 @@ class Alphabet:
     @classmethod
     def from_text(cls, text: str, threads: int | None = None, end: int | None = None) -> Alphabet:
         """The alphabet of a training text, text[:end]. threads: at most so many, None for all. CorpusError if the text is empty."""
+        if end is not None:
+            check_whole(end, "end", 0)
         return cls.from_counts(count_code_points(text, threads, end))
 
     @classmethod
@@ -140,7 +144,7 @@ class Alphabet:
     def encode(self, text: str, threads: int | None = None, end: int | None = None) -> np.ndarray:
         """The symbols of text[:end], which is not copied: uint8 [n]. threads: at most so many, None for all; short texts take one.
 
-        TypeError for anything but a str.
+        ArgumentError for anything but a str.
         """
         text, lookup, n = _plain(text), self._lookup, _end(text, end)
         if n < SHORT_CHARS:
@@ -154,7 +158,9 @@ class Alphabet:
         return sum(self.rare.values())
 
     def rare_probability(self, char: str) -> float:
-        """P(char | escape) of a character without a symbol of its own."""
+        """P(char | escape) of a character without a symbol of its own. ArgumentError for anything but a character."""
+        if not isinstance(char, str) or len(char) != 1:
+            raise ArgumentError(f"a string of one character is wanted, not {char!r:.40}")
         distinct = len(self.rare)
         whole = self._rare_total + distinct + 1
         if char in self.rare:

@@ -19,6 +19,9 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from charstat.arguments import check_call, check_text
+from charstat.errors import ArgumentError
+
 CURVE_CHARS = (10_000, 20_000, 30_000, 60_000)
 CHUNK_CHARS = 4096
 
@@ -76,7 +79,16 @@ def evaluate(model: CharModel, stream: Iterable[str], progress: Callable[[int], 
     model: anything with the three methods. Models that can guess and score in one compiled loop (guess_and_score(text) ->
     (guesses, bits)) are asked to; the result is the same. progress: told how many characters are done.
     """
-    text = "".join(stream)
+    for step in ("reset", "predict", "observe"):
+        if not callable(getattr(model, step, None)):
+            raise ArgumentError(f"a CharModel has reset(), predict() and observe(); {type(model).__name__} has no {step}()")
+    check_call(progress, "progress")
+    if not isinstance(stream, str):
+        pieces = list(stream) if isinstance(stream, Iterable) else [stream]
+        for piece in pieces:
+            check_text(piece, "the text to evaluate on, or each piece of it,")
+        stream = "".join(pieces)
+    text = stream
     correct, bits = np.zeros(len(text), bool), np.zeros(len(text))
     started = time.perf_counter()
     model.reset()

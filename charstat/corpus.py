@@ -13,7 +13,8 @@ in the original release's layout, one row a line, is converted on reading, so th
     release    " \\n = A = \\n \\n Text . \\n"
 
 It does not download (`datasets` does, into its own cache), tokenise, clean, translate line ends, or guess encodings.
-Files are decoded in chunks, and with a limit only as far as it reaches: bytes that are not decoded are not checked.
+Files are decoded in chunks. Of a FILE, all bytes are checked, because its borders depend on all of them; with a limit that lies within
+train whatever follows, and in a directory, bytes that are not decoded are not checked.
 """
 
 import codecs
@@ -33,6 +34,7 @@ from urllib.request import getproxies
 
 import numpy as np
 
+from charstat.arguments import check_call
 from charstat.errors import CorpusError
 
 __all__ = ["SPLITS", "Corpus", "HubUnavailable", "normalise_split", "open_corpus", "text_fingerprint"]
@@ -87,8 +89,9 @@ class Corpus:
         not UTF-8 (with its byte offset); HubUnavailable. A tiny file can have an empty val or test split: that is not an error.
         """
         split = normalise_split(split)
-        if limit is not None and limit < 0:
-            raise CorpusError(f"limit is {limit}: it counts characters, so it is 0 or more")
+        if limit is not None and (not isinstance(limit, int) or limit < 0):
+            raise CorpusError(f"limit is {limit!r:.40}: it counts characters, so it is 0 or more")
+        check_call(progress, "progress")
         kept, missing = [], sys.maxsize if limit is None else limit
 
         def tell(done: int, total: int) -> None:
@@ -106,6 +109,21 @@ class Corpus:
         if progress is not None:
             progress(1, 1)
         return text
+
+    def fingerprint(self, split: str, *sizes: int) -> list[dict]:
+        """text_fingerprint() of the split's characters in stretches of these sizes, one after another, and "chars" of what follows.
+
+        The last entry is the rest: {"chars": n}, not hashed. Nothing is held in memory but a piece. Errors: as for text().
+        """
+        pieces = self._pieces(normalise_split(split), None, lambda done, total: None)
+        found, piece = [], ""
+        for size in sizes:
+            digest, missing = hashlib.sha256(), size
+            while missing > 0 and (piece or (piece := next(pieces, ""))):
+                digest.update(piece[:missing].encode("utf-8", "surrogatepass"))
+                missing, piece = missing - min(missing, len(piece)), piece[missing:]
+            found.append({"chars": size - missing, "sha256": digest.hexdigest()})
+        return [*found, {"chars": len(piece) + sum(map(len, pieces))}]
 
     def _pieces(self, split: str, limit: int | None, tell: Progress) -> Iterator[str]:
         if self.kind == "hub":
@@ -129,6 +147,8 @@ def open_corpus(data: str | os.PathLike) -> Corpus:
     A str is looked up as a name first; "./sample" or a Path means a path of that name.
     Errors: CorpusError for a path that does not exist, cannot be read, is empty, is a device, or has no wiki.*.raw in it.
     """
+    if not isinstance(data, str | bytes | os.PathLike):
+        raise CorpusError(f"a text is named by its path, or wikitext-103, or sample, not {data!r:.40}")
     name = os.fsdecode(data)
     if isinstance(data, str) and data in ("wikitext-103", "wikitext"):
         return Corpus(name, "hub", "contest", f"WikiText-103 from the hub ({', '.join(HUB_DATASET)})")
@@ -153,7 +173,7 @@ def open_corpus(data: str | os.PathLike) -> Corpus:
 
 def normalise_split(name: str) -> str:
     """ "train", "val" or "test" for a split's name or alias ("valid", "validation"). Errors: CorpusError."""
-    if name not in _ALIASES:
+    if not isinstance(name, str) or name not in _ALIASES:
         raise CorpusError(f"unknown split {name!r}; known: train, val (also valid, validation), test")
     return _ALIASES[name]
 
@@ -168,8 +188,8 @@ def text_fingerprint(text: str, end: int | None = None) -> dict:
 
 
 def _cuts(n: int) -> dict[str, tuple[int, int]]:
-    """(first, stop) of each split among n characters: 90/5/5, covering all of them."""
-    ends = (0, n * 90 // 100, n * 95 // 100, n)
+    """(first, stop) of each split among n characters: 90/5/5, covering all of them. A single character is train's."""
+    ends = (0, max(min(n, 1), n * 90 // 100), max(min(n, 1), n * 95 // 100), n)
     return {split: (ends[i], ends[i + 1]) for i, split in enumerate(SPLITS)}
 
 
@@ -230,9 +250,12 @@ def _file_pieces(path: Path, split: str, limit: int | None, tell: Progress) -> I
     counted = stop - first  # bytes that are read twice, and the second time those of the split alone
     a, b = _cuts(counted)[split]
     counts = []
+    whole = _decode(path, first, stop, lambda done, total: None)  # the other splits are checked, too: bad bytes may have moved the borders
     for block in _read(path, first, stop, _CHUNK):
+        next(whole, None)
         counts.append(np.count_nonzero(_starts(block)))
         tell(min(len(counts) * _CHUNK, counted), counted + b - a)
+    next(whole, None)  # a character that the end cuts off
     ends = np.cumsum(counts)
 
     def offset(char: int) -> int:

@@ -2,6 +2,7 @@
 
 CharstatError                  1  something failed inside charstat; BrokenSubmission (contest/runner.py)
 ├── UserError                  2  an error in what was asked for: no traceback is shown
+│   ├── ArgumentError             an argument of the wrong type, or a value that has no meaning
 │   ├── CorpusError               text that is missing, unreadable, or not UTF-8; HubUnavailable (corpus.py)
 │   ├── ContextError              an order, preset or context name that does not exist
 │   ├── FormatError               a model directory that is foreign, truncated or tampered with
@@ -23,6 +24,10 @@ class UserError(CharstatError):
     """An error in what the caller asked for; its message says how to fix it."""
 
     exit_code = 2
+
+
+class ArgumentError(UserError, TypeError, ValueError):
+    """An argument of a type, or with a value, that has no meaning."""
 
 
 class CorpusError(UserError):

@@ -7,7 +7,7 @@ costs nothing: numba is loaded when a model is opened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -110,13 +110,13 @@ def model_named(name: str) -> Entry:
     """The entry of that name, or of that former name. ContextError if there is none."""
     try:
         return MODELS[FORMER_NAMES.get(name, name)]
-    except KeyError:
+    except (KeyError, TypeError):  # TypeError: a list, or what else has no hash
         raise ContextError(f"there is no model {name!r}; choose from {', '.join(MODELS)}") from None
 
 
 def parse_models(names: str | Iterable[str]) -> list[str]:
     """The present names of the models in a list or a string with commas, each once. ContextError for one that does not exist."""
-    listed = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else [names]
+    listed = [names] if isinstance(names, str) else list(names) if isinstance(names, Sequence | set) else [names]
     if not listed or not all(isinstance(name, str) for name in listed):
         raise ContextError(
             f"models must be names, in a list or in a string with commas, not {names!r:.80}; choose from {', '.join(MODELS)}"

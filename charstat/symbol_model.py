@@ -285,7 +285,7 @@ class SymbolModel(CharModel):
             return np.empty((0, self.experts, SYMBOLS))
         try:
             advice = np.ascontiguousarray(advice, np.float64)
-        except (TypeError, ValueError) as e:
+        except (TypeError, ValueError, OverflowError) as e:
             raise ValueError(f"advice must be an array of probabilities, not {type(advice).__name__}") from e
         wanted = (self.experts, SYMBOLS) if n is None else (n, self.experts, SYMBOLS)
         if advice.shape != wanted:

@@ -13,6 +13,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
+from charstat.arguments import check_text
 from charstat.charmodel_api import CharModel
 from charstat.mixers.mixture import Mixture
 from charstat.symbol_model import SymbolModel
@@ -112,7 +113,7 @@ class AdvisedMixture(CharModel):
     def guess_and_score(self, text: str) -> tuple[list[str], np.ndarray]:
         """Observe a text; the most likely character before each, and the bits of each."""
         guesses: list[str] = []
-        bits = np.empty(len(text))
+        bits = np.empty(len(check_text(text)))
         for at in range(0, len(text), CHUNK_CHARS):
             part = text[at : at + CHUNK_CHARS]
             advice = np.empty((len(part), len(self.experts), SYMBOLS))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from charstat.arguments import check_whole
 from charstat.errors import ContextError, FormatError
 from charstat.mixers.brackets import bracket_actions
 from charstat.mixers.evidence import count_states, online_states, ratio_bins
@@ -29,6 +30,8 @@ from charstat.symbol_model import SymbolModel
 
 if TYPE_CHECKING:
     from charstat.model import Model
+
+MAX_EXPERTS = 100
 
 
 class Mixture(SymbolModel):
@@ -57,12 +60,12 @@ class Mixture(SymbolModel):
         super().__init__(model)
         if not (rates is None or isinstance(rates, MixerRates)):
             raise TypeError(f"rates must be a MixerRates, not {type(rates).__name__}")
-        self._match = match
-        self.experts = experts
-        self.layout = MixerLayout(self._choose(contexts), experts)
+        self._match = bool(match)
+        self.experts = check_whole(experts, "experts", 0, MAX_EXPERTS)
+        self.layout = MixerLayout(self._choose(contexts), self.experts)
         self.contexts = self.layout.contexts
         self._rates = rates or MixerRates()
-        self._limit = max(2 * self.block_symbols, overlay_limit)
+        self._limit = max(2 * self.block_symbols, check_whole(overlay_limit, "overlay_limit", 1))
         self._fixed = self._fixed_arrays()
         fits = warm_start and model.start.size and match and self.contexts == self._choose(None)
         self.warm_start_chars = model.start_chars if fits else 0
@@ -76,6 +79,9 @@ class Mixture(SymbolModel):
         known = {c.name: c for c in self.model.contexts}
         if names is None:
             return tuple(c for c in known.values() if c.name != "o0" or len(known) == 1)
+        names = names.split(",") if isinstance(names, str) else names
+        if not isinstance(names, Sequence | set) or not all(isinstance(name, str) for name in names):
+            raise ContextError(f"contexts must be names, in a list or in a string with commas, not {names!r:.80}")
         for name in names:
             if name not in known:
                 raise ContextError(f"the model has no context {name!r}: it has {', '.join(known)}")

@@ -12,6 +12,7 @@ This file names contexts and parses names; the keys are made in hashing.py, the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,8 +106,8 @@ def parse_context(name: str) -> Context:
         if all(p in tuple("12345678") for p in positions) and len(set(positions)) == len(positions):
             return Context(name, SPARSE, sum(1 << (int(p) - 1) for p in positions))
     if kind == "p":
-        fields = name.split(".")[1:]
-        if (name == "p" or fields) and all(f in WORD_FEATURES for f in fields) and len(set(fields)) == len(fields):
+        first, *fields = name.split(".")
+        if first == "p" and (name == "p" or fields) and all(f in WORD_FEATURES for f in fields) and len(set(fields)) == len(fields):
             return Context(name, WORDS, sum(1 << WORD_FEATURES.index(f) for f in fields))
     raise ContextError(
         f"no context is named {name!r}: presets are {', '.join(PRESETS)}; contexts are o0..o{MAX_ORDER}, c1..c16, s1.3 and other "
@@ -116,18 +117,19 @@ def parse_context(name: str) -> Context:
 
 def check_order(order: int) -> int:
     """The order, if it is one that can be built (1..24). ContextError otherwise."""
-    if not 1 <= order <= MAX_ORDER:
+    if not isinstance(order, int) or not 1 <= order <= MAX_ORDER:
         raise ContextError(f"order {order} is out of range: the highest character order is 1..{MAX_ORDER}")
     return order
 
 
-def select_contexts(contexts: str = "default", order: int = DEFAULT_ORDER) -> tuple[Context, ...]:
-    """The contexts of a preset (with the character orders up to `order`), or of a comma-separated list of names.
+def select_contexts(contexts: str | Sequence[str] = "default", order: int = DEFAULT_ORDER) -> tuple[Context, ...]:
+    """The contexts of a preset (with the character orders up to `order`), or of names: a sequence, or one string with commas.
 
     A list may include presets. If it names no character order, those up to `order` are added, because word contexts have no counts
     for characters that continue no word of the training text. ContextError for unknown names and orders.
     """
     check_order(order)
+    contexts = context_list(contexts)
     names: list[str] = []
     orders = [f"o{k}" for k in sorted({k for k in ORDER_STEPS if k < order} | {order})]
     for name in (n.strip() for n in contexts.split(",")):
@@ -138,10 +140,22 @@ def select_contexts(contexts: str = "default", order: int = DEFAULT_ORDER) -> tu
     if not any(c.kind == CHARS for c in chosen):
         chosen = [parse_context(n) for n in orders] + chosen
     unique = {(c.kind, c.param): c for c in chosen}
-    # Character orders first and rising, word contexts last, nested ones before the others: the mixer's back-off chains.
-    return tuple(
-        sorted(unique.values(), key=lambda c: (c.kind != CHARS, c.is_words, not c.nested, c.param * (c.kind == CHARS or c.nested)))
-    )
+    return tuple(sorted(unique.values(), key=context_rank))
+
+
+def context_list(contexts: str | Iterable[str]) -> str:
+    """Names of contexts as one string with commas. ContextError for anything but strings."""
+    if isinstance(contexts, str):
+        return contexts
+    names = list(contexts) if isinstance(contexts, Sequence | set | Iterator) else [None]
+    if not all(isinstance(name, str) for name in names):
+        raise ContextError(f"contexts are names, in a list or in one string with commas, not {contexts!r:.80}")
+    return ",".join(names)
+
+
+def context_rank(c: Context) -> tuple:
+    """Sorts contexts: character orders first and rising, word contexts last, nested ones before the others: the mixer's back-off chains."""
+    return c.kind != CHARS, c.is_words, not c.nested, c.param * (c.kind == CHARS or c.nested)
 
 
 def class_map(alphabet: Alphabet) -> np.ndarray:
