@@ -24,7 +24,7 @@ def main() -> None:
     with open(a.text, encoding="utf-8", newline="") as f:
         text = f.read()
     for path in a.models:
-        model = Model.load(path, verify=False)
+        model = Model.load(path, verify="fast")
         counted = model.manifest["text"]
         title = f"{path.name}: order {model.order}, contexts {model.manifest.get('preset')}, {model.n_rows:,} rows, {model.n_bytes / 1e9:.2f} GB"
         stream = model.stream()

@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     args = parser.parse_args()
 
-    model = Model.load(args.model, verify=False)
+    model = Model.load(args.model, verify="fast")
     with open(args.text, encoding="utf-8", newline="") as f:
         f.read(args.start)
         text = f.read(args.chars)

@@ -37,7 +37,7 @@ def main() -> None:
     a = p.parse_args()
     with open(a.text, encoding="utf-8", newline="") as f:
         text = f.read()[a.start : a.start + a.chars]
-    model = Model.load(a.model, verify=False)
+    model = Model.load(a.model, verify="fast")
     stream = model.stream()
     header(f"Streaming speed, order {model.order}, {len(stream.contexts)} contexts, one core", text_fingerprint(text))
     ways = {

@@ -28,13 +28,15 @@ from typing import Protocol
 import numpy as np
 
 from charstat.alphabet import Alphabet
+from charstat.arguments import check_call, check_path, check_text, check_whole
 from charstat.corpus import text_fingerprint
 from charstat.ctw.model import TUNED as CTW_TUNED
 from charstat.energy import EnergyMeter, PhaseEnergy
-from charstat.errors import BackendUnavailable, CorpusError, ResourceError, UserError
+from charstat.errors import ArgumentError, BackendUnavailable, CorpusError, ResourceError, UserError
+from charstat.manifest import check_data
 from charstat.model import MAX_CHARS, Model, ModelWriter
 from charstat.ngram.classes import WordClasses
-from charstat.ngram.contexts import DEFAULT_ORDER, Context, select_contexts
+from charstat.ngram.contexts import DEFAULT_ORDER, Context, context_list, select_contexts
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.table import CountTable
 from charstat.ngram.words import SymbolInfo, Vocabulary, model_symbol_info
@@ -43,6 +45,7 @@ from charstat.storage import DirectoryColumns, MemoryColumns
 from charstat.tree import TreeArrays
 
 BACKENDS = ("auto", "cpu", "gpu")
+MAX_THREADS = 64  # on machines with fewer cores: to start thousands of them takes longer than counting does
 DEFAULT_MEMORY_SHARE = 0.6  # of the memory that is free when the build starts
 
 
@@ -104,9 +107,12 @@ def choose_backend(
 
     BackendUnavailable if it cannot run here. Nothing imports CuPy before this does, and "cpu" never does.
     """
-    if backend not in BACKENDS:
+    if not isinstance(backend, str) or backend not in BACKENDS:
         raise BackendUnavailable(f"there is no backend {backend!r}; choose from {', '.join(BACKENDS)}")
-    threads = threads or os.cpu_count() or 1
+    cores = os.cpu_count() or 1
+    threads = min(check_whole(threads, "threads", 1), max(MAX_THREADS, cores)) if threads is not None else cores
+    if memory_bytes is not None:
+        check_whole(memory_bytes, "memory_bytes", 1)
     why = "asked for"
     if backend != "cpu":
         from charstat.gpu.device import find_gpu
@@ -158,14 +164,14 @@ class CountingPlan:
     def of(
         cls,
         order: int = DEFAULT_ORDER,
-        contexts: str | None = None,
+        contexts: str | Sequence[str] | None = None,
         models: str | Sequence[str] = (DEFAULT_MODEL,),
         held_out_chars: int = 0,
     ) -> CountingPlan:
         """The plan for these options of build_model. ContextError for names that do not exist, and for contexts without order 0 where
         a model reads it."""
         names = parse_models(models)
-        preset = needed_contexts(names) if contexts is None else contexts
+        preset = needed_contexts(names) if contexts is None else context_list(contexts)
         chosen = select_contexts(preset, order)
         check_models(names, chosen)
         return cls(chosen, preset, tuple(names), held_out_chars)
@@ -357,7 +363,7 @@ def build_model(
     text: str,
     *,
     order: int = DEFAULT_ORDER,
-    contexts: str | None = None,
+    contexts: str | Sequence[str] | None = None,
     models: str | Sequence[str] = (DEFAULT_MODEL,),
     held_out_chars: int = 0,
     history: str = "",
@@ -386,7 +392,16 @@ def build_model(
     CorpusError if the text is empty; UserError if all of it would be held out; ContextError for names that do not exist, and for
     contexts without order 0 where a model reads it; BackendUnavailable; ResourceError if the text is too long, or the disk is full.
     """
-    plan = CountingPlan.of(order, contexts, models, held_out_chars)
+    check_text(text)
+    check_text(history, "history")
+    check_call(progress, "progress")
+    if out is not None:
+        check_path(out, "out")
+    check_data(data)
+    for name, value, kind in (("alphabet", alphabet, Alphabet), ("classes", classes, WordClasses)):
+        if value is not None and not isinstance(value, kind):
+            raise ArgumentError(f"{name} must be of type {kind.__name__}, not {type(value).__name__}")
+    plan = CountingPlan.of(order, contexts, models, check_whole(held_out_chars, "held_out_chars", 0))
     engine, why = choose_backend(backend, threads, memory_bytes, len(history) + len(text))
     meter = meter or energy_meter(engine)
     watch = Watch(plan.steps, meter, progress)

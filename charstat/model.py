@@ -21,13 +21,15 @@ import numpy as np
 
 from charstat import __version__
 from charstat.alphabet import Alphabet
-from charstat.errors import FormatError, MergeError
+from charstat.arguments import check_path
+from charstat.errors import FormatError, MergeError, UserError
+from charstat.manifest import MAX_PARTS, MAX_WORDS, check_manifest
 from charstat.ngram.classes import WordClasses
-from charstat.ngram.contexts import Context, parse_context
+from charstat.ngram.contexts import Context, context_rank, parse_context
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.table import CountTable, merge_tables, table_bits
 from charstat.ngram.words import Vocabulary, build_trie, vocabulary_words
-from charstat.storage import CLASS_COLUMNS, TABLE_COLUMNS, DirectoryColumns, MemoryColumns, open_columns, read_manifest
+from charstat.storage import CLASS_COLUMNS, TABLE_COLUMNS, DirectoryColumns, MemoryColumns, check_sums, open_model
 
 if TYPE_CHECKING:
     from charstat.charmodel_api import CharModel
@@ -36,6 +38,7 @@ Columns = MemoryColumns | DirectoryColumns
 KEPT = ("text", "data", "order", "preset", "build", "models", "ctw", "start")  # of a manifest, when a model is saved
 NOTHING = np.empty(0, np.float32)
 MAX_CHARS = 1 << 31  # a text has fewer
+START_VALUES = 1 << 24  # of a start, at most: a mixture of all contexts has fewer
 START_MAX = 1e4  # of the weights and logits of a start, in absolute value; texts teach values up to some 10
 
 
@@ -138,8 +141,7 @@ class ModelWriter:
         if "ctw" in info:
             manifest["ctw"] = {**info["ctw"], "levels": self._levels}
         if isinstance(self.columns, DirectoryColumns):
-            self.columns.commit(manifest)
-            return Model.load(self.columns.path, verify=False)
+            return Model(*self.columns.commit(manifest), str(self.columns.path))
         return Model(manifest, self.columns.finish())
 
 
@@ -161,24 +163,28 @@ class Model:
         flat = [self.columns[name] for name in CLASS_COLUMNS]
         object.__setattr__(self, "columns", {name: self.columns[name] for name in TABLE_COLUMNS})
         try:
+            check_manifest(self.manifest)
             alphabet = Alphabet.from_dict(self.manifest["alphabet"])
             tables = {name: self._table(parse_context(name), entry) for name, entry in self.manifest["tables"].items()}
             c, words = self.columns, int(self.manifest["words"])
             vocabulary = Vocabulary(c["first_child"], c["trie_symbol"], c["first_id"], words)
             self._check_places(words)
+            if flat[0].size > MAX_WORDS:
+                raise ValueError("more word classes than a vocabulary has words")
             classes = WordClasses.from_flat(*flat)
             weights = StoredWeights.from_manifest(self.manifest.get("ctw"), tables, betas.size)
             models = self.manifest.get("models", ["mix"])
-            if not isinstance(models, list) or not models or not all(isinstance(name, str) for name in models):
-                raise ValueError("models is no list of names")
             start_chars = (self.manifest.get("start") or {"chars": 0})["chars"]
-            if type(start_chars) is not int or not 0 <= start_chars < MAX_CHARS or bool(start_chars) != bool(start.size):
+            if bool(start_chars) != bool(start.size) or start.size > START_VALUES:
                 raise ValueError("start does not describe start.npy")
             if not (np.abs(start) <= START_MAX).all():  # not so for nan either
                 raise ValueError("start.npy holds values that no mixture learns")
-            for part in ("text", "data", "build"):
-                if not isinstance(self.manifest.get(part) or {}, dict):
-                    raise TypeError(f"{part} is no object")
+            contexts = [t.context for t in tables.values()]
+            if len({(c.kind, c.param) for c in contexts}) != len(contexts) or contexts != sorted(contexts, key=context_rank):
+                raise ValueError("the tables are not in the order of their contexts, or one is there twice")
+            order = max((c.param for c in contexts if c.kind == CHARS), default=0)
+            if order != self.manifest.get("order", order):
+                raise ValueError(f"order is not that of the tables, {order}")
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise FormatError(f"the manifest of {self.path or 'the model'} is damaged: {type(e).__name__}: {e}") from e
         values = {
@@ -225,6 +231,8 @@ class Model:
 
         if (bits, entry["start_bits"]) != table_bits(context, n, m):
             raise ValueError(f"the table {context.name} does not have the bits of {n} contexts and {m} rows")
+        if context.is_words and context.param == 0 and n > 1:
+            raise ValueError("the table p has more contexts than the one that there is")
         table = CountTable(
             context,
             bits,
@@ -317,10 +325,28 @@ class Model:
             columns.discard()
 
     @classmethod
-    def load(cls, path: str | os.PathLike, verify: bool = True) -> Model:
-        """Memory-map a model directory. verify: also compare the arrays' checksums. FormatError says what is wrong."""
-        manifest = read_manifest(path)
-        return cls(manifest, open_columns(path, manifest, verify), str(path))
+    def load(cls, path: str | os.PathLike, verify: str | bool = "full") -> Model:
+        """Memory-map a model directory. FormatError says what is wrong with it.
+
+        verify: "full" looks at every value: no directory, whoever made it, can crash or hang what is opened on the model then. It reads
+        all arrays twice, for what the kernels rely on (verify.py) and for the checksums. "fast" looks at the manifest, its
+        checksum, and the types and sizes of all files: for directories that nobody else can have changed. (True and False, as in earlier
+        versions, are "full" and "fast".)
+        """
+        level = {True: "full", False: "fast"}.get(verify, verify) if isinstance(verify, bool | str) else None
+        if level not in ("full", "fast"):
+            raise UserError(f"verify is 'full' or 'fast', not {verify!r}")
+        manifest, columns = open_model(path)
+        model = cls(manifest, columns, str(path))
+        if level == "full":
+            from charstat.verify import check_arrays
+
+            try:
+                check_arrays(model)  # first, because it ends at the first bad value
+            except ValueError as e:
+                raise FormatError(f"{path} is damaged: {e}") from None
+            check_sums(path, manifest, columns)
+        return model
 
     @classmethod
     def merge(cls, a: Model, b: Model, out: str | os.PathLike | None = None) -> Model:
@@ -333,6 +359,11 @@ class Model:
         the text; what opens on the merged model computes those that its tables give. The warm start is not kept either: the other part
         may have counted its text. MergeError if the models do not fit.
         """
+        if out is not None:
+            check_path(out, "out")
+        for model in (a, b):
+            if not isinstance(model, Model):
+                raise MergeError(f"models are what can be merged, not {type(model).__name__}")
         if a.alphabet.to_dict() != b.alphabet.to_dict():
             raise MergeError("the models have different alphabets: build the shards with one alphabet (build_model(..., alphabet=...))")
         if set(a.tables) != set(b.tables):
@@ -341,6 +372,10 @@ class Model:
             raise MergeError(
                 "the models have different word classes: build one shard with the classes of the other (build_model(..., classes=...))"
             )
+        for name, table in a.tables.items():
+            total = table.total() + b.tables[name].total()
+            if total >= MAX_CHARS:
+                raise MergeError(f"the sum would count {total:,} characters or words in {name}: tables have room for {MAX_CHARS - 1:,}")
         columns = MemoryColumns() if out is None else DirectoryColumns(out)
         try:
             writer = ModelWriter(columns)
@@ -355,18 +390,29 @@ class Model:
                         for t, ids in zip(pair, new_ids, strict=True)
                     ]
                 writer.add(merge_tables(*pair))
-            texts = [m.manifest.get("text") or {} for m in (a, b)]
             info = {
                 "order": max(a.order, b.order),
-                "text": {"chars": sum(t.get("chars", 0) for t in texts), "parts": texts},
+                "text": _merged_text([m.manifest.get("text") or {} for m in (a, b)]),
                 "data": a.manifest.get("data"),
                 "models": list(dict.fromkeys((*a.models, *b.models))),
-                "build": {"merged": [m.manifest.get("build") for m in (a, b)]},
+                "build": {"merged": [one for m in (a, b) for one in _builds(m.manifest.get("build"))][:MAX_PARTS]},
             }
             return writer.finish(a.alphabet, a.contexts, info)
         finally:
             if isinstance(columns, DirectoryColumns):
                 columns.discard()
+
+
+def _merged_text(texts: list[dict]) -> dict:
+    """What the manifest says of the texts of merged models: one flat list, of MAX_PARTS at most."""
+    parts = [part for text in texts for part in text.get("parts", [text])]
+    more = sum(text.get("more_parts", 0) for text in texts) + max(0, len(parts) - MAX_PARTS)
+    chars = min(sum(text.get("chars", 0) for text in texts), MAX_CHARS - 1)
+    return {"chars": chars, "parts": parts[:MAX_PARTS], **({"more_parts": min(more, MAX_CHARS - 1)} if more else {})}
+
+
+def _builds(build: dict | None) -> list[dict | None]:
+    return build["merged"] if build and "merged" in build else [build]
 
 
 def merge_vocabularies(a: Vocabulary, b: Vocabulary) -> tuple[Vocabulary, list[np.ndarray]]:

@@ -6,27 +6,29 @@
                       mixers/warm_start.py (start)
 
 A directory is written beside its final place and moved there when it is complete, so that an interrupted build leaves either
-the earlier model or the new one. This file knows files; what the columns mean is model.py's.
+the earlier model or the new one (placing.py). Who reads one opens the directory once, and its files from there, so that all of them
+are one model's. This file knows files; what the fields mean is manifest.py's, and what the columns mean model.py's and verify.py's.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
+import mmap
 import os
-import shutil
-import tempfile
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from charstat.arguments import check_path
 from charstat.errors import FormatError, ResourceError
+from charstat.manifest import FORMAT, FORMAT_VERSION, MANIFEST, MAX_BYTES, MAX_VALUES, parse, seal
+from charstat.manifest import read as read_sealed
+from charstat.placing import check_target, new_directory, open_file, peek, place, read_file, recover, remove_model, uninterrupted
 
-FORMAT = "charstat-model"
-FORMAT_VERSION = 3
-MANIFEST = "manifest.json"
 COLUMNS = {
     "buckets": np.uint32,
     "records": np.uint64,
@@ -46,6 +48,7 @@ TABLE_COLUMNS = ("buckets", "records", "rows", "sums", "first_child", "trie_symb
 CLASS_COLUMNS = ("class_hashes", "class_labels", "topic_scores")
 HEADER_BYTES = 128  # numpy pads the header of a one-dimensional array to this, with room for any length
 WRITE_BYTES = 1 << 24
+READS = 100  # how often a model that is replaced while it is read is read again
 GROWTH = 8  # room of a column in memory, times what is in it: what moves when it grows is an eighth of it at most
 
 
@@ -99,42 +102,45 @@ def _room(size: int, dtype: type) -> np.ndarray:
     return np.empty(size, dtype)
 
 
+def _read_only(views: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same views, read-only as a finished model's arrays are: to numba, that is another type, and another compilation."""
+    for view in views.values():
+        view.setflags(write=False)
+    return views
+
+
 class DirectoryColumns:
     """Columns that grow on disk, in a temporary directory beside `path`; commit() puts it in place, discard() removes it.
 
-    ResourceError if the place cannot be written or the disk is full; FormatError if something that is no model is there.
+    ResourceError if the place cannot be written or the disk is full; FormatError if something is there that charstat did not write. A
+    column that is dropped without discard(), by an interrupt between two lines, is removed with it.
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
-        try:
-            self._check_target()
-            self.path.absolute().parent.mkdir(parents=True, exist_ok=True)
-            self._temp = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.absolute().parent))
-        except OSError as e:
-            raise ResourceError(f"cannot write a model at {self.path}: {e.strerror or e}") from e
+        self.path = Path(check_path(path, "the place for a model"))
+        self._temp, self._handle = None, None
         self._files, self._hashes = {}, {}
         self._sizes = dict.fromkeys(COLUMNS, 0)
-        try:
-            for name in COLUMNS:
-                self._files[name] = open(self._temp / f"{name}.npy", "w+b")  # noqa: SIM115 (closed by commit and discard)
-                self._files[name].write(b"\0" * HEADER_BYTES)
-                self._hashes[name] = hashlib.sha256()
-        except OSError as e:
-            raise self._failed(e) from e
-        except BaseException:  # an interrupt: nobody has this object yet, so nobody else can remove the directory
-            self.discard()
-            raise
-
-    def _check_target(self) -> None:
-        if os.path.islink(self.path) or (os.path.exists(self.path) and not os.path.isdir(self.path)):
-            raise FormatError(f"{self.path} exists and is not a directory: choose another --out")
-        try:
-            occupied = os.path.isdir(self.path) and any(self.path.iterdir())
-        except OSError as e:
-            raise ResourceError(f"cannot write a model at {self.path}: {e.strerror or e}") from e
-        if occupied and not is_model(self.path):
-            raise FormatError(f"{self.path} is a directory with other files, not a charstat model: choose another --out")
+        with uninterrupted():
+            try:
+                check_target(self.path)
+                self.path.absolute().parent.mkdir(parents=True, exist_ok=True)
+                self._temp, self._handle = new_directory(self.path)
+            except OSError as e:
+                self.discard()
+                raise ResourceError(f"cannot write a model at {self.path}: {e.strerror or e}") from e
+            try:
+                for name in COLUMNS:
+                    self._files[name] = open(self._temp / f"{name}.npy", "w+b")  # noqa: SIM115 (closed by commit and discard)
+                    self._files[name].write(b"\0" * HEADER_BYTES)
+                    self._hashes[name] = hashlib.sha256()
+            except OSError as e:
+                raise self._failed(e) from e
+            except BaseException:
+                self.discard()
+                raise
+            self._removal = weakref.finalize(self, _remove, os.getpid(), self._files, self._temp, self._handle)
+            _written[self._temp] = self.path
 
     def _failed(self, e: OSError) -> ResourceError:
         self.discard()
@@ -164,65 +170,75 @@ class DirectoryColumns:
             raise self._failed(e) from e
 
     def view(self) -> dict[str, np.ndarray]:
-        """All columns as they are now, mapped from the disk."""
-        views = {}
+        """All columns as they are now, mapped from the disk: good even when the directory is moved, replaced or removed."""
         try:
-            for name, dtype in COLUMNS.items():
-                self._files[name].flush()
-                size = self._sizes[name]
-                file = self._temp / f"{name}.npy"
-                mapped = np.memmap(file, dtype, "r", HEADER_BYTES, (size,)) if size else np.empty(0, dtype)
-                views[name] = np.asarray(mapped).view(np.ndarray)
+            for f in self._files.values():
+                f.flush()
+            return {name: _map(self._files[name].fileno(), np.dtype(dtype), self._sizes[name]) for name, dtype in COLUMNS.items()}
         except OSError as e:
             raise self._failed(e) from e
-        return _read_only(views)
 
-    def commit(self, manifest: dict) -> None:
-        """Finish the arrays, write the manifest, and move the directory into place."""
+    def commit(self, manifest: dict) -> tuple[dict, dict[str, np.ndarray]]:
+        """Finish the arrays, write the manifest, and move the directory into place; returns what was written, whoever replaces it next."""
         arrays = {}
         try:
             for name, dtype in COLUMNS.items():
                 f = self._files[name]
                 f.seek(0)
                 f.write(npy_header(np.dtype(dtype), self._sizes[name]))
-                f.close()
                 arrays[name] = {"dtype": np.dtype(dtype).str, "size": self._sizes[name], "sha256": self._hashes[name].hexdigest()}
-            text = json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **manifest, "arrays": arrays}, indent=1)
-            (self._temp / MANIFEST).write_text(text + "\n", encoding="utf-8")
+            columns = self.view()
+            for f in self._files.values():
+                f.close()
+            data = seal({"format": FORMAT, "format_version": FORMAT_VERSION, **manifest, "arrays": arrays})
+            (self._temp / MANIFEST).write_bytes(data)
             os.chmod(self._temp, 0o755)
-            self._replace()
+            with uninterrupted():
+                place(self._temp, self.path)
         except OSError as e:
             raise self._failed(e) from e
-
-    def _replace(self) -> None:
-        old = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.absolute().parent)) if self.path.exists() else None
-        try:
-            if old is not None:
-                os.rename(self.path, old / "old")
-            os.rename(self._temp, self.path)
-        except BaseException:  # subtle: also an interrupt between the two; the earlier model goes back
-            if old is not None and (old / "old").exists() and not self.path.exists():
-                os.rename(old / "old", self.path)
-            raise
-        finally:
-            if old is not None and self.path.exists():  # otherwise the earlier model is still in there
-                shutil.rmtree(old, ignore_errors=True)
+        return parse(data), columns
 
     def discard(self) -> None:
         """Remove what was written; nothing happens after a commit."""
-        for f in self._files.values():
-            try:
+        with uninterrupted():
+            if "_removal" in self.__dict__:
+                self._removal()
+            else:
+                _remove(os.getpid(), self._files, self._temp, self._handle)
+
+
+_written: dict[Path, Path] = {}  # directories that this process built in, and where they went or were to go
+
+
+def placed_models() -> list[Path]:
+    """Where this process has put models: what somebody who interrupts it must be told."""
+    return [path for temp, path in _written.items() if not os.path.lexists(temp)]
+
+
+def _remove(pid: int, files: dict, temp: Path | None, handle: int | None) -> None:
+    """Close and remove a directory that was not put in place. A forked child does not remove its parent's."""
+    with uninterrupted():
+        for f in files.values():
+            with suppress(OSError):  # a full disk can refuse the last buffered bytes; they are going anyway
                 f.close()
-            except OSError:  # a full disk can refuse the last buffered bytes; they are going anyway
-                pass
-        shutil.rmtree(self._temp, ignore_errors=True)
+        if temp is not None and os.getpid() == pid and os.path.lexists(temp):
+            _written.pop(temp, None)
+            with suppress(OSError):
+                remove_model(temp)
+        if handle is not None:
+            with suppress(OSError):
+                os.close(handle)
 
 
-def _read_only(views: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same views, read-only as a finished model's arrays are: to numba, that is another type, and another compilation."""
-    for view in views.values():
-        view.setflags(write=False)
-    return views
+def _map(handle: int, dtype: np.dtype, size: int) -> np.ndarray:
+    """The values of a column's file, mapped, read-only."""
+    if not size:
+        values = np.empty(0, dtype)
+        values.setflags(write=False)
+        return values
+    mapped = mmap.mmap(handle, HEADER_BYTES + size * dtype.itemsize, access=mmap.ACCESS_READ)
+    return np.frombuffer(mapped, dtype, size, HEADER_BYTES)
 
 
 def npy_header(dtype: np.dtype, size: int) -> bytes:
@@ -233,69 +249,91 @@ def npy_header(dtype: np.dtype, size: int) -> bytes:
 
 def is_model(path: str | os.PathLike) -> bool:
     """Whether the directory has the manifest of a charstat model."""
+    return peek(path) is not None
+
+
+def open_model(path: str | os.PathLike) -> tuple[dict, dict[str, np.ndarray]]:
+    """The manifest and the memory-mapped, read-only columns of a model directory, all of one model, whoever replaces it meanwhile.
+
+    Looked at: the manifest's checksum, the kinds, types and sizes of the files. FormatError says what is missing, truncated or foreign.
+    """
+    path = Path(check_path(path, "a model"))
+    for _ in range(READS):
+        recover(path)
+        try:
+            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (OSError, ValueError) as e:
+            if isinstance(e, PermissionError):
+                raise FormatError(f"{path} cannot be read: {e.strerror}") from e
+            raise FormatError(f"no model at {path}: `charstat build --out {path}` makes one") from e
+        try:
+            manifest = _read_manifest(folder, path)
+            return manifest, _open_columns(folder, path, manifest)
+        except FormatError:
+            if _is_at(folder, path):
+                raise
+        finally:
+            os.close(folder)
+    raise ResourceError(f"the model at {path} is replaced faster than it can be read")
+
+
+def _is_at(folder: int, path: Path) -> bool:
     try:
-        return json.loads((Path(path) / MANIFEST).read_text(encoding="utf-8")).get("format") == FORMAT
-    except (OSError, ValueError, AttributeError):
+        return os.path.samestat(os.fstat(folder), os.stat(path))
+    except OSError:
         return False
 
 
-def read_manifest(path: str | os.PathLike) -> dict:
-    """The manifest of a model directory. FormatError says what is missing or foreign."""
-    path = Path(path)
-    if not os.path.isdir(path):
-        raise FormatError(f"no model at {path}: `charstat build --out {path}` makes one")
-    file = path / MANIFEST
-    if not file.exists():
-        raise FormatError(f"{path} is not a model directory: it has no {MANIFEST}")
+def _read_manifest(folder: int, path: Path) -> dict:
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise FormatError(f"{file} cannot be read: {e}") from e
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise FormatError(f"{path} is not a charstat model: its {MANIFEST} has another format")
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise FormatError(
-            f"{path} has format version {manifest.get('format_version')}; this charstat reads version {FORMAT_VERSION}: build it again"
-        )
-    return manifest
+        data = read_file(MANIFEST, MAX_BYTES, folder)
+    except FileNotFoundError:
+        raise FormatError(f"{path} is not a model directory: it has no {MANIFEST}") from None
+    except OSError as e:
+        raise FormatError(f"{path / MANIFEST} cannot be read: {e.strerror or e}") from e
+    return read_sealed(data, path)
 
 
-def open_columns(path: str | os.PathLike, manifest: dict, verify: bool = True) -> dict[str, np.ndarray]:
-    """The memory-mapped columns, read-only. verify: compare checksums too, not only types and sizes.
-
-    FormatError for a column that is missing, truncated, of another type, or (verify) changed.
-    """
-    path = Path(path)
+def _open_columns(folder: int, path: Path, manifest: dict) -> dict[str, np.ndarray]:
     columns = {}
     entries = manifest.get("arrays")
     for name, dtype in COLUMNS.items():
-        file = path / f"{name}.npy"
+        file, dtype = path / f"{name}.npy", np.dtype(dtype)
         entry = entries.get(name) if isinstance(entries, dict) else None
-        if not isinstance(entry, dict) or not isinstance(entry.get("size"), int):
+        size = entry.get("size") if isinstance(entry, dict) else None
+        if type(size) is not int or not 0 <= size <= MAX_VALUES:
             raise FormatError(f"{path / MANIFEST} does not describe the array {name}")
-        if not file.exists():
-            raise FormatError(f"{file} is missing")
-        size = entry["size"]
-        expected = HEADER_BYTES + size * np.dtype(dtype).itemsize
-        if file.stat().st_size != expected:
-            raise FormatError(f"{file} has {file.stat().st_size:,} bytes where {expected:,} are expected: it is truncated or foreign")
         try:
-            with open(file, "rb") as f:
-                header = f.read(HEADER_BYTES)
-            if header != npy_header(np.dtype(dtype), size):
-                raise FormatError(f"{file} does not hold the array that {MANIFEST} describes")
-            mapped = np.load(file, mmap_mode="r") if size else np.empty(0, dtype)
+            handle = open_file(file.name, folder)
+            try:
+                found, expected = os.fstat(handle).st_size, HEADER_BYTES + size * dtype.itemsize
+                if found != expected:
+                    raise FormatError(f"{file} has {found:,} bytes where {expected:,} are expected: it is truncated or foreign")
+                if os.pread(handle, HEADER_BYTES, 0) != npy_header(dtype, size):
+                    raise FormatError(f"{file} does not hold the array that {MANIFEST} describes")
+                columns[name] = _map(handle, dtype, size)
+            finally:
+                os.close(handle)
+        except FileNotFoundError:
+            raise FormatError(f"{file} is missing") from None
         except OSError as e:
             raise FormatError(f"{file} cannot be read: {e.strerror or e}") from e
-        columns[name] = np.asarray(mapped).view(np.ndarray)
-        columns[name].setflags(write=False)
-    if verify:
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            sums = list(pool.map(lambda name: _sha256(columns[name]), COLUMNS))
-        for name, found in zip(COLUMNS, sums, strict=True):
-            if found != manifest["arrays"][name].get("sha256"):
-                raise FormatError(f"{path / name}.npy was changed after it was written: its checksum does not match")
     return columns
+
+
+def check_sums(path: str | os.PathLike, manifest: dict, columns: dict[str, np.ndarray]) -> None:
+    """FormatError unless the columns have the checksums that the manifest says."""
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        sums = list(pool.map(lambda name: _sha256(columns[name]), COLUMNS))
+    for name, found in zip(COLUMNS, sums, strict=True):
+        if found != manifest["arrays"][name].get("sha256"):
+            raise FormatError(f"{Path(path) / name}.npy was changed after it was written: its checksum does not match")
+
+
+def disk_bytes(manifest: dict) -> int:
+    """Bytes of the files of a model directory."""
+    arrays = manifest["arrays"]
+    return len(seal(manifest)) + sum(HEADER_BYTES + arrays[name]["size"] * np.dtype(dtype).itemsize for name, dtype in COLUMNS.items())
 
 
 def _sha256(values: np.ndarray) -> str:

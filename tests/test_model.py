@@ -157,7 +157,7 @@ def test_built_into_a_directory(tmp_path, train_text, held_out):
     assert scores(on_disk, held_out[:200]) == scores(in_memory, held_out[:200])
     assert on_disk.manifest["data"] == data
     assert sorted(p.name for p in (tmp_path / "deep" / "er").iterdir()) == sorted(["manifest.json", *(f"{c}.npy" for c in COLUMNS)])
-    arrays = {**on_disk.columns, "betas": on_disk.betas, "start": on_disk.warm_start}
+    arrays = on_disk.all_columns
     for column, dtype in COLUMNS.items():
         array = np.load(tmp_path / "deep" / "er" / f"{column}.npy", allow_pickle=False)  # any NumPy program can read them
         assert array.dtype == dtype and np.array_equal(array, arrays[column])

@@ -34,7 +34,7 @@ import numpy as np
 from charstat.ctw.kernels import CTW, READY, USED, Settings, distribution, new_records, refill, run
 from charstat.ctw.links import is_exact
 from charstat.ctw.weights import weigh_text
-from charstat.errors import ContextError
+from charstat.errors import ContextError, FormatError
 from charstat.ngram.chain import POSITION, build_chain, new_place, select_orders, start_text
 from charstat.symbol_model import SymbolModel
 from charstat.tree import LEAF, SYMBOLS
@@ -88,7 +88,10 @@ def table_weights(model: Model, options: CTWOptions) -> tuple[np.ndarray, np.nda
     tables = [model.tables[c.name] for c in select_orders(model, options.max_order)]
     exact = [t for t in reversed(tables) if is_exact(t)]
     tree, no_text = model.alphabet.tree.arrays, np.zeros(0, np.uint8)
-    levels = [betas for _, betas in weigh_text(exact, no_text, 0, tree, options.alpha, os.cpu_count() or 1)][::-1]
+    try:
+        levels = [betas for _, betas in weigh_text(exact, no_text, 0, tree, options.alpha, os.cpu_count() or 1)][::-1]
+    except ValueError as e:  # tables that no text has together
+        raise FormatError(f"the model's tables do not belong together: {e}") from None
     beta_at = np.full(len(tables), -1, np.int64)
     beta_at[: len(levels)] = np.cumsum([0, *(betas.size for betas in levels)])[:-1]
     beta = np.concatenate([np.zeros(0, np.float32), *levels])

@@ -95,6 +95,10 @@ class CountTable:
         """The count of every row: uint32 [n_rows]."""
         return np.diff(self.sums) if self.sums is not None else self.rows >> ROW_SHIFT
 
+    def total(self) -> int:
+        """The sum of all counts."""
+        return int(self.sums[-1]) if self.sums is not None else _total(self.rows)
+
 
 def table_bits(context: Context, contexts: int, rows: int) -> tuple[int, int]:
     """(bits, start_bits) of a table with these numbers of contexts and rows: see the layout at the top of this file."""
@@ -138,6 +142,14 @@ def record_identity(bucket, record, width, bits, start_bits):
     """The identity of the context with this record in this bucket: uint64."""
     low = np.uint64(width - bits)
     return (np.uint64(bucket) << low) | ((record >> np.uint64(start_bits)) & ((U1 << low) - U1))
+
+
+@njit(cache=True, nogil=True)
+def _total(rows):
+    total = np.int64(0)
+    for r in range(rows.shape[0]):
+        total += np.int64(rows[r] >> np.uint32(SYMBOL_BITS))
+    return total
 
 
 @njit(cache=True, nogil=True)
