@@ -5,7 +5,7 @@
                  2    an error in what was asked for: one line on stderr says how to fix it (also click's usage errors);
                       contest: the submission is disqualified
                  4    eval: the accuracy is below the gate
-                 130  interrupted
+                 130  interrupted; 141 the reader closed the output (console.py)
 
 With --json, stdout holds exactly one JSON object; progress and notes go to stderr. The commands import numba only when they need it,
 so that --help and usage errors answer at once.
@@ -14,7 +14,6 @@ so that --help and usage errors answer at once.
 from __future__ import annotations
 
 import re
-import signal
 import sys
 import time
 import traceback
@@ -23,9 +22,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from charstat import __version__
+from charstat import __version__, console, kernel_cache
 from charstat.errors import CharstatError, CorpusError, GateMissed, ResourceError
-from charstat.facts import HUB_NAME, MODELS, check_out, corpus_of, default_out, describe, model_facts, newest_model
+from charstat.facts import HUB_NAME, MODELS, check_out, corpus_of, default_out, describe, model_facts, newest_model, text_changed
 from charstat.registry import DEFAULT_MODEL, ENTRIES, FORMER_NAMES, check_models, parse_models, use_warm_start
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from charstat.progress import Steps
 
 DEFAULT_ORDER, DEFAULT_CHARS, DEFAULT_GATE = 8, 60_000, 0.70
-INTERRUPTED = 130
 ALL_MODELS = f"Choose from {', '.join(entry.name for entry in ENTRIES)}."
 SAMPLE_NOTE = "embedded sample, NOT WikiText: these numbers say nothing about WikiText-103"
 
@@ -53,16 +51,30 @@ class CharstatGroup(click.Group):
     """Turns exceptions into one line and an exit status; with --debug the traceback comes first."""
 
     def invoke(self, ctx: click.Context) -> object:
+        self._places = len(_places())
         try:
+            if kernel_cache.temporary:
+                click.echo(
+                    "note: no place to keep compiled kernels in; this run compiles its own (NUMBA_CACHE_DIR=DIR keeps them)", err=True
+                )
             return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise  # click knows these; a pipe that was closed is silent
         except KeyboardInterrupt:
-            raise Failure("interrupted; nothing was changed", INTERRUPTED) from None
+            raise self._interrupted() from None
         except Exception as e:
+            if console.interrupted():  # compiled code made something else of it
+                raise self._interrupted() from None
             if ctx.params.get("debug"):
                 traceback.print_exc()
             raise self._failure(e) from e
+
+    def _written(self) -> str:
+        """What to add to an error after a model was put in its place."""
+        return "".join(f"; the model at {place} was written, and is complete" for place in _places()[self._places :])
+
+    def _interrupted(self) -> Failure:
+        return Failure(f"interrupted{self._written() or '; nothing was changed'}", console.INTERRUPTED)
 
     def _failure(self, e: Exception) -> Failure:
         if isinstance(e, CharstatError):
@@ -70,8 +82,14 @@ class CharstatGroup(click.Group):
         if isinstance(e, MemoryError):
             return Failure("not enough memory: try a smaller --limit or --memory, or fewer --contexts", ResourceError.exit_code)
         if isinstance(e, OSError):
-            return Failure(f"{e.strerror or e}{f': {e.filename!r}' if e.filename else ''}", ResourceError.exit_code)
+            return Failure(f"{e.strerror or e}{f': {e.filename!r}' if e.filename else ''}{self._written()}", ResourceError.exit_code)
         return Failure(f"unexpected {type(e).__name__}: {e} (set CHARSTAT_DEBUG=1 to see the traceback)", CharstatError.exit_code)
+
+
+def _places() -> list[Path]:
+    """Where this process has put models so far."""
+    storage = sys.modules.get("charstat.storage")
+    return storage.placed_models() if storage else []
 
 
 class Size(click.ParamType):
@@ -85,7 +103,9 @@ class Size(click.ParamType):
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", str(value), re.IGNORECASE | re.ASCII)
         if match is None:
             self.fail(f"{value!r} is not a size such as 6G or 512M", param, ctx)
-        size = int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+        size = int(min(float(match[1]), 1e19) * 1024 ** " KMGT".index(match[2].upper() or " "))
+        if size > 1 << 60:
+            self.fail(f"{value!s:.20} is more memory than there is", param, ctx)
         if size < 1 << 20:
             self.fail(f"{value!r} is too small: counting needs at least 1M", param, ctx)
         return size
@@ -160,7 +180,7 @@ def build(
     engine, _ = choose_backend(backend, threads, memory)
 
     def place() -> Path:
-        target = check_out(default_out(corpus, order, contexts, limit, held_out, wanted) if out is None else out)
+        target = check_out(default_out(corpus, order, contexts, limit, held_out, wanted) if out is None else out, describe(corpus)["path"])
         DirectoryColumns(target).discard()  # fails before the text is read if the place cannot be written
         return target
 
@@ -242,6 +262,11 @@ def evaluate_command(
         notes.append(f"the split has only {len(text):,} of the {chars:,} characters asked for")
     if split == "train":
         notes.append("the model may have counted this very text, so the accuracy says little about new text")
+    changed = text_changed(model, corpus)
+    if changed and data is None:
+        raise CorpusError(f"{changed}: build the model again, or name the text with --data to evaluate on it as it is now")
+    if changed:
+        notes.append(f"{changed}: the model may have counted what is scored")
     if model.warm_start_chars and use_warm_start(chosen):
         sources = ", except in the table of sources" if ablate else ""
         notes.append(f"the mixture has a warm start, learned from {model.warm_start_chars:,} held-out characters of train{sources}")
@@ -400,20 +425,9 @@ def _peak_rss_bytes() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _stop(number: int, frame: object) -> None:
-    sys.exit(128 + number)  # an exception, so that a half-written model is removed
-
-
 def main() -> None:
     """The entry point of the `charstat` command."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # names and tables come out whatever the terminal's encoding is
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, _stop)
-    cli(prog_name="charstat")
+    console.run(lambda: cli(prog_name="charstat"))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ def model_facts(model: Model) -> dict:
     """What the commands report about a model; JSON values only."""
     from charstat.registry import parse_models
     from charstat.report import kind_name
+    from charstat.storage import disk_bytes
 
     about = model.manifest
     built, text, data = about.get("build") or {}, about.get("text") or {}, about.get("data") or {}
@@ -49,7 +50,7 @@ def model_facts(model: Model) -> dict:
     return {
         "data": data, "sample": data.get("kind") == "sample", "chars": text.get("chars"), "text_sha256": text.get("sha256"),
         "order": model.order, "preset": about.get("preset"), "contexts": list(families), "families": families,
-        "rows": model.n_rows, "bytes": sum(f.stat().st_size for f in Path(model.path).iterdir() if f.is_file()),
+        "rows": model.n_rows, "bytes": disk_bytes(about),
         "words": model.vocabulary.size, "alphabet": "".join(model.alphabet.chars), "rare_chars": len(model.alphabet.rare_probabilities),
         "backend": built.get("backend"), "device": built.get("device"), "reason": built.get("reason"),
         "models": parse_models(model.models), "weights": _weights(model), "warm_start_chars": model.warm_start_chars,
@@ -80,13 +81,38 @@ def default_out(corpus: Corpus, order: int, contexts: str, limit: int | None, he
     return MODELS / "-".join(parts)
 
 
-def check_out(out: str | os.PathLike) -> Path:
-    """The directory for a model. A model replaces what is there, so the working directory and its parents are refused."""
+def text_changed(model: Model, corpus: Corpus) -> str | None:
+    """What has changed in the text that the model was counted from, if this corpus is that text; None if nothing has.
+
+    Compared: the characters that were counted, those held out, and where train ends, so that none of them can be in another split. The
+    hub's text and the sample of another Python are known by their names alone.
+    """
+    about = model.manifest
+    data, text, held_out = about.get("data") or {}, about.get("text") or {}, (about.get("start") or {}).get("text")
+    same = corpus.kind in ("file", "directory") and data.get("path") == describe(corpus)["path"] and data.get("kind") == corpus.kind
+    if not same or "sha256" not in text or text.get("history_chars") or data.get("split", "train") != "train":
+        return None
+    wanted = [{key: part[key] for key in ("chars", "sha256")} for part in (text, held_out) if part]
+    if corpus.kind == "directory" and "train" not in corpus.splits():
+        return f"the train split that the model was counted from is no longer in {corpus.name!r}"
+    *found, rest = corpus.fingerprint("train", *(part["chars"] for part in wanted))
+    if found != wanted or (data.get("limit") is None and rest["chars"]):
+        return f"the text {corpus.name!r} has changed since the model was built from it"
+    return None
+
+
+def check_out(out: str | os.PathLike, text: str | None = None) -> Path:
+    """The directory for a model. The working directory and its parents are refused, and any directory that the text lies in."""
     here = Path.cwd()
     if Path(os.path.realpath(out)) in (here, *here.parents):
         raise ResourceError(
             f"{str(out)!r} is the working directory or one of its parents, and a model replaces what is there: choose another --out"
         )
+    if text is not None and Path(os.path.realpath(out)) in Path(os.path.realpath(text)).parents:
+        raise ResourceError(f"the text {text!r} lies in {str(out)!r}, and a model replaces what is there: choose another --out")
+    head, name = os.path.split(os.fspath(out).rstrip("/") or "/")
+    if ".." in (name, *Path(head).parts):  # subtle: link/.. is where the link leads, not where it stands
+        return Path(os.path.realpath(head)) / name if name not in ("", ".", "..") else Path(os.path.realpath(out))
     return Path(os.path.normpath(out))
 
 

@@ -28,8 +28,13 @@ KIND_TITLES = {"words": " (each reads the prefix of the current word, and what i
 PLOT_COLUMNS, PLOT_ROWS = 60, 6
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich would end the process with status 1
+
+
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=False)
+    return _Console(highlight=False, soft_wrap=False)
 
 
 # results -----------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,115 @@
+"""Around the `charstat` command: signals, terminals of another encoding, pipes that close, and outputs that are full.
+
+    130   interrupted (SIGINT); SIGTERM and SIGHUP end with 128 + their number
+    141   whoever read the output has closed it, as `| head` does: 128 + SIGPIPE, and not a word
+
+A signal becomes an exception in the main thread, so that what is half-written is removed. Some places lose such an exception (destructors
+and callbacks, where Python only reports it) or turn it into another one (compiled code): there it is sent again, or remembered.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import signal
+import sys
+import unicodedata
+from collections.abc import Callable
+from types import FrameType
+
+INTERRUPTED, CLOSED_PIPE, FAILED_OUTPUT = 130, 141, 2
+NARROW = str.maketrans({"—": "-", "–": "-", "−": "-", "µ": "u", "·": "*", "…": ".", "␣": "_", "↵": "$", "≤": "<", "≥": ">"})
+_came: list[int] = []
+
+
+def interrupted() -> bool:
+    """Whether a signal has asked this process to end."""
+    return bool(_came)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    _came.append(number)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
+
+
+def _lost(unraisable: sys.UnraisableHookArgs) -> None:
+    """An exception in a destructor or callback: if it was a signal's, send that again; others are reported as ever."""
+    if _came and issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit):
+        os.kill(os.getpid(), _came[-1])
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _same_width(error: UnicodeError) -> tuple[str, int]:
+    """What stands for characters that the terminal's encoding lacks: as wide as they are, so that tables keep their columns."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    shown = error.object[error.start : error.end].translate(NARROW)
+    return "".join(c if c.isascii() else "??" if unicodedata.east_asian_width(c) in "WF" else "?" for c in shown), error.end
+
+
+codecs.register_error("charstat.same_width", _same_width)
+
+
+def run(command: Callable[[], object]) -> None:
+    """Run a command to its SystemExit, and end the process with its status."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _stop)
+    sys.unraisablehook = _lost
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            wide = (stream.encoding or "").lower().startswith("utf")  # there only lone surrogates, of names, cannot be written
+            stream.reconfigure(errors="backslashreplace" if wide else "charstat.same_width")
+    try:
+        command()
+        status = 0
+    except SystemExit as e:
+        status = e.code if isinstance(e.code, int) else 0 if e.code is None else 1
+        if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):  # click's word for a closed pipe
+            status = CLOSED_PIPE
+    except KeyboardInterrupt:
+        status = _say("interrupted; nothing was changed", INTERRUPTED)
+    except BrokenPipeError:
+        status = CLOSED_PIPE
+    except OSError as e:
+        status = _say(f"the output cannot be written: {e.strerror or e}", FAILED_OUTPUT)
+    status = _flushed(status)
+    sys.exit(status)
+
+
+def _say(message: str, status: int) -> int:
+    try:
+        print(f"error: {message}", file=sys.stderr, flush=True)
+    except OSError:
+        pass
+    return status
+
+
+def _flushed(status: int) -> int:
+    """The status after the streams were flushed; what they still hold after an error goes nowhere, or Python would report it at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            status = CLOSED_PIPE if stream is sys.stdout else status
+            _silence(stream)
+        except (OSError, ValueError) as e:
+            if stream is sys.stdout and status == 0:
+                status = _say(f"the output cannot be written: {getattr(e, 'strerror', None) or e}", FAILED_OUTPUT)
+            _silence(stream)
+    return status
+
+
+def _silence(stream: object) -> None:
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError, AttributeError):
+        pass
