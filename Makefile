@@ -4,12 +4,14 @@
 #   make run DATA=dir    the same on a directory with wiki.train.raw and wiki.valid.raw, or on a text file
 #   make test            the test suite; ARGS="-k cli" goes to pytest
 #   make test-gpu        the tests that need CuPy and a CUDA device; GPU_EXTRA=gpu13 for CUDA 13
+#   make fuzz            hostile trials (tests/fuzz.py) for MINUTES=30, with counts by kind; ARGS="--kind directories"
 #   make lint            ruff
 #   make clean           removes .venv and caches, and leaves models/ alone
 
 PYTHON    ?= python3
 DATA      ?=
 ARGS      ?=
+MINUTES   ?= 30
 GPU_EXTRA ?= gpu
 
 VENV     := .venv
@@ -17,7 +19,7 @@ BIN      := $(VENV)/bin
 CHARSTAT := $(BIN)/charstat
 PIP      := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test test-gpu lint clean
+.PHONY: help run test test-gpu fuzz lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -53,6 +55,9 @@ test: $(VENV)/installed-dev
 
 test-gpu: $(VENV)/installed-$(GPU_EXTRA)
 	$(BIN)/python -m pytest -m gpu $(ARGS)
+
+fuzz: $(VENV)/installed-dev
+	$(BIN)/python tests/fuzz.py --minutes $(MINUTES) $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
