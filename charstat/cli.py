@@ -352,18 +352,19 @@ def inspect(path: str | None, contexts: bool, discounts: bool, mixer: bool, clas
 
 
 @cli.command()
-@click.option("--out", type=click.Path(file_okay=False), required=True, metavar="DIR", help="Where submission.py goes.")
+@click.option("--out", type=click.Path(file_okay=False), required=True, metavar="DIR", help="Where submission.py and README.md go.")
 @click.option("--preset", type=click.Choice(["gate", "full"]), default="gate", show_default=True,
               help="gate: qualify with the least energy; full: the best accuracy within the time limit.")  # fmt: skip
-@click.option("--backend", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="Where train() counts.")
-@click.option("--author", default="charstat", show_default=True, metavar="NAME", help="The submission's __author__.")
+@click.option("--backend", type=click.Choice(["auto", "cpu", "gpu"]), default="cpu", show_default=True,
+              help="What counts in train(); auto: a GPU where one works, otherwise the CPU.")  # fmt: skip
+@click.option("--author", required=True, metavar="@HANDLE", help="Who submits it: the handle in the contest's table.")
 @_json
 def bundle(out: str, preset: str, backend: str, author: str, as_json: bool) -> None:
-    """Write a contest submission: one file, submission.py, with this package in it."""
+    """Write a contest submission: submission.py, with the sources that it needs in it, and README.md."""
     from charstat.contest.bundle import write_bundle
     from charstat.contest.show import show_bundle
 
-    show_bundle(write_bundle(out, preset, backend, author), as_json)
+    show_bundle(write_bundle(out, preset, backend, author=author), as_json)
 
 
 @cli.command()

@@ -5,8 +5,8 @@
     counted.learn_warm_start()                         from the text that the plan holds out, if any
     model = counted.model(build={...})                 the Model, in memory or in its directory
 
-build_model does that with a meter, checksums, progress and a report. The contest's entry does it without, because there seconds are
-joules; a Watch of its own can stop the work at any step by raising an exception.
+build_model does that with a meter, checksums, progress and a report; a Watch can stop the work at any step by raising an exception. The
+contest's entry takes the same steps by itself (contest/entry.py): there seconds are joules, and a submission carries all that it imports.
 
 A backend is an object with `name`, `device`, `synchronize()` and `count(symbols, n_history, contexts, info, phase)`, which yields the
 vocabulary and a CountTable for every context, in any order (cpu/backend.py, gpu/backend.py). All backends yield the same arrays,

@@ -11,7 +11,11 @@ CharstatError                  1  something failed inside charstat; BrokenSubmis
 │   ├── ResourceError             not enough memory, or a disk that is full or read-only
 │   └── StateError                stream steps in an order that has no meaning (predict before reset)
 └── GateMissed                 4  the model works, but its accuracy is below the gate
+
+DeviceMemoryError, a MemoryError, stays inside the GPU backend: what does not fit there is counted on the CPU.
 """
+
+DEVICE_PACKAGES = ("cupy", "cupy_backends")
 
 
 class CharstatError(Exception):
@@ -62,3 +66,16 @@ class GateMissed(CharstatError):
     """The accuracy is below the gate."""
 
     exit_code = 4
+
+
+class DeviceMemoryError(MemoryError):
+    """A GPU has too little memory for a step."""
+
+
+def raised_by_device(error: BaseException) -> bool:
+    """Whether CuPy or CUDA raised it, or the GPU backend for want of device memory.
+
+    Told by where the type comes from, not by what it derives from: a time limit is often a RuntimeError, as CuPy's errors are,
+    and must never be taken for one.
+    """
+    return isinstance(error, (BackendUnavailable, DeviceMemoryError)) or type(error).__module__.split(".")[0] in DEVICE_PACKAGES

@@ -79,9 +79,9 @@ class ModelWriter:
 
     def __init__(self, columns: Columns):
         self.columns = columns
-        self._tables: dict[str, dict] = {}
+        self.tables: dict[str, dict] = {}
         self._levels: dict[str, list[int]] = {}
-        self._words = 0
+        self.words = 0
 
     def add(self, part: CountTable | Vocabulary | WordClasses) -> None:
         if isinstance(part, WordClasses):
@@ -91,11 +91,11 @@ class ModelWriter:
         if isinstance(part, Vocabulary):
             if part.size == 0:  # a text without separators: no words, no trie
                 return
-            self._words = part.size
+            self.words = part.size
             for name, values in (("first_child", part.first_child), ("trie_symbol", part.symbol), ("first_id", part.first_id)):
                 self.columns.append(name, values)
             return
-        self._tables[part.context.name] = {
+        self.tables[part.context.name] = {
             "bits": part.bits,
             "start_bits": part.start_bits,
             "contexts": part.n_contexts,
@@ -112,7 +112,7 @@ class ModelWriter:
 
     def read_table(self, context: Context) -> CountTable:
         """The table of a character context that was added, read back where it is on disk."""
-        e, read = self._tables[context.name], self.columns.read
+        e, read = self.tables[context.name], self.columns.read
         buckets = read("buckets", e["bucket_at"], (1 << e["bits"]) + 1)
         records, rows = read("records", e["record_at"], e["contexts"] + 1), read("rows", e["row_at"], e["rows"])
         return CountTable(context, e["bits"], e["start_bits"], buckets, records, rows)
@@ -129,8 +129,8 @@ class ModelWriter:
         return {
             "charstat_version": __version__,
             "alphabet": alphabet.to_dict(),
-            "tables": {c.name: self._tables[c.name] for c in contexts},
-            "words": self._words,
+            "tables": {c.name: self.tables[c.name] for c in contexts},
+            "words": self.words,
             **info,
         }
 

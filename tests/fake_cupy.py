@@ -47,7 +47,7 @@ def real_cupy():
 
 
 class FakeOutOfMemory(MemoryError):
-    pass
+    __module__ = "cupy.cuda.memory"  # as the real one's: by it, a failure of the device is told from any other
 
 
 class FakeMemory:

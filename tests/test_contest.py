@@ -1,20 +1,22 @@
-"""Entering the contest: the bundle, the runner, and their agreement with the independent runner in ../shared/harness."""
+"""Entering the contest: what is counted, the entry, the bundle, and its agreement with the independent runner in ../shared/harness."""
 
-import base64
+import builtins
+import copy
+import dis
 import hashlib
-import io
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
 import sys
 import textwrap
 import time
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -23,15 +25,17 @@ from hypothesis import strategies as st
 import charstat
 from charstat.charmodel_api import evaluate
 from charstat.cli import cli
-from charstat.contest import entry, environment
-from charstat.contest.bundle import submission_source, write_bundle
+from charstat.contest import cuda, entry, environment
+from charstat.contest.articles import choose_articles, next_article
+from charstat.contest.bundle import embedded_sources, submission_source, write_bundle
+from charstat.contest.channel import BrokenSubmission
 from charstat.contest.child import contest_module
-from charstat.contest.presets import PRESETS, Preset, choose_text, next_article
-from charstat.contest.runner import BrokenSubmission, exit_status, run_contest
-from charstat.contest.wheel import build_wheel
-from charstat.counting import build_model, choose_backend
-from charstat.energy import EnergyMeter, EnergyReader
-from charstat.errors import FormatError, ResourceError, UserError
+from charstat.contest.presets import PRESETS, Preset
+from charstat.contest.runner import run_contest
+from charstat.contest.statement import MEASURED, load_measured
+from charstat.counting import build_model
+from charstat.cpu.backend import CPUBackend
+from charstat.errors import DeviceMemoryError, FormatError, ResourceError, UserError
 from charstat.ngram.contexts import select_contexts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,8 +43,8 @@ HARNESS = ROOT.parent / "shared" / "harness" / "run_contest.py"
 TINY = "".join(
     f"\n = Title {i} = \n\n\n The quick brown fox number {i} jumps over the lazy dogs , again and again . \n\n" for i in range(6)
 )[:485]
-PRESET = Preset("test", 60_000, "first", "default", 6)
-PEAK = 200.0  # joules
+PRESET = Preset("test", 60_000, 60_000, "default", 6)
+LARGEST = {"gate": 180_000, "full": 185_000}  # bytes of submission.py
 
 
 # The pieces -------------------------------------------------------------------------------------------------------------------
@@ -52,7 +56,7 @@ class TestPresets:
             assert preset.name == name and Preset(**preset.to_dict()) == preset
             assert select_contexts(preset.contexts, preset.order)
 
-    @pytest.mark.parametrize("wrong", [{"sample": "best"}, {"chars": 0}, {"order": 99}, {"contexts": "nonsense"}])
+    @pytest.mark.parametrize("wrong", [{"chars": 0}, {"gpu_chars": 0}, {"held_out_chars": -1}, {"order": 99}, {"contexts": "nonsense"}])
     def test_mistakes_are_told(self, wrong):
         with pytest.raises(UserError):
             replace(PRESETS["gate"], **wrong)
@@ -67,11 +71,7 @@ def articles(n: int, paragraphs: int = 3) -> list[str]:
     ]
 
 
-class TestChoosing:
-    def test_the_first_characters(self):
-        assert choose_text("abcdef", 4) == "abcd"
-        assert choose_text("abc", 4) == choose_text("abc", None) == "abc"
-
+class TestArticles:
     def test_titles_are_found_and_sections_are_not(self):
         made = articles(5)
         text, starts, at = "".join(made), [], 0
@@ -83,62 +83,22 @@ class TestChoosing:
     def test_whole_articles_from_all_over_the_text(self):
         made = articles(400)
         text = "".join(made)
-        taken = choose_text(text, len(text) // 10, "articles")
+        taken = choose_articles(text, len(text) // 10)
         assert len(taken) == len(text) // 10
         whole = [piece for piece in re.split(r"(?=\n = Article)", taken) if piece]
         assert all(piece in made for piece in whole[:-1]) and text.find(whole[-1]) >= 0
         numbers = [int(n) for n in re.findall(r"= Article (\d+) =", taken)]
         assert numbers == sorted(set(numbers)) and numbers[0] < 40 and numbers[-1] > 340
-        assert taken == choose_text(text, len(text) // 10, "articles")
+        assert taken == choose_articles(text, len(text) // 10)
 
     @given(st.text(alphabet="\n =aB", max_size=300), st.integers(1, 310))
     def test_always_as_many_as_asked_for(self, text, chars):
-        taken = choose_text(text, chars, "articles")
+        taken = choose_articles(text, chars)
         assert len(taken) == min(chars, len(text))
         assert sorted(taken) == sorted(text) if chars >= len(text) else set(taken) <= set(text)
 
     def test_a_text_without_titles(self):
-        assert choose_text("ab" * 500, 300, "articles") == ("ab" * 500)[:300]
-
-
-class TestWheel:
-    def test_it_is_the_same_every_time(self):
-        code = "from charstat.contest.wheel import build_wheel as b; import hashlib; print(hashlib.sha256(b()[1]).hexdigest())"
-        found = {
-            subprocess.run(
-                [sys.executable, "-c", code],
-                cwd=ROOT,
-                env={**os.environ, "PYTHONHASHSEED": seed},
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout
-            for seed in ("0", "77")
-        }
-        assert found == {hashlib.sha256(build_wheel()[1]).hexdigest() + "\n"}
-
-    def test_the_record_lists_every_file(self):
-        name, wheel = build_wheel()
-        assert name == f"charstat-{charstat.__version__}-py3-none-any.whl"
-        archive = zipfile.ZipFile(io.BytesIO(wheel))
-        record = archive.read(f"charstat-{charstat.__version__}.dist-info/RECORD").decode().splitlines()
-        assert [line.split(",")[0] for line in record] == archive.namelist()
-        for line in record[:-1]:
-            path, digest, size = line.split(",")
-            content = archive.read(path)
-            assert digest == "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-            assert int(size) == len(content)
-        assert "charstat/mixers/mixture.py" in archive.namelist() and not any("__pycache__" in path for path in archive.namelist())
-
-    def test_pip_installs_it(self, tmp_path):
-        name, wheel = build_wheel()
-        (tmp_path / name).write_bytes(wheel)
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile", "--target"]
-        done = subprocess.run([*pip, str(tmp_path / "lib"), str(tmp_path / name)], check=False, capture_output=True, text=True)
-        if "No module named pip" in done.stderr:
-            pytest.skip("no pip here")
-        assert done.returncode == 0, done.stderr
-        assert (tmp_path / "lib/charstat/counting.py").read_bytes() == (ROOT / "charstat/counting.py").read_bytes()
+        assert choose_articles("ab" * 500, 300) == ("ab" * 500)[:300]
 
 
 class TestEnvironment:
@@ -154,18 +114,16 @@ class TestEnvironment:
 
         monkeypatch.setattr(environment.subprocess, "run", run)
         monkeypatch.setattr(sys, "path", list(sys.path))
-        monkeypatch.setattr(environment.site, "getsitepackages", environment.site.getsitepackages)
         return calls
 
     def test_what_is_missing_is_installed_once_and_comes_last(self, tmp_path, monkeypatch):
         calls, said = self.fake_pip(monkeypatch), []
-        assert environment.provide("charstat_absent", ("absent>=1",), str(tmp_path), said.append) is None
-        assert sys.path[-1].startswith(str(tmp_path)) and len(calls) == 1 and "absent>=1" in calls[0]
+        assert environment.provide("charstat_absent", ("absent==1.0",), str(tmp_path), said.append) is None
+        assert sys.path[-1].startswith(str(tmp_path)) and len(calls) == 1 and "absent==1.0" in calls[0]
         assert any(each.startswith("numpy==") for each in calls[0])  # the numpy that is there stays
         assert "charstat_absent" in said[0] and "not metered" in said[0]
-        assert environment.site.getsitepackages()[-1] == sys.path[-1]  # where CuPy looks for NVRTC
         sys.path.pop()
-        assert environment.provide("charstat_absent", ("absent>=1",), str(tmp_path), said.append) is None and len(calls) == 1
+        assert environment.provide("charstat_absent", ("absent==1.0",), str(tmp_path), said.append) is None and len(calls) == 1
 
     def test_a_failure_is_told_in_one_line(self, tmp_path, monkeypatch):
         self.fake_pip(monkeypatch, 1)
@@ -181,11 +139,57 @@ class TestEnvironment:
 
     def test_cupy_for_the_driver(self, tmp_path, monkeypatch):
         asked = []
-        monkeypatch.setattr(environment, "provide", lambda module, wanted, home, say: asked.append((module, wanted)))
-        for cuda in (12, 13, 14, None):
-            monkeypatch.setattr(environment, "cuda_version", lambda cuda=cuda: cuda)
+        monkeypatch.setattr(cuda, "provide", lambda module, wanted, home, say: asked.append((module, wanted)))
+        for version in (12, 13, 14, None):
+            monkeypatch.setattr(cuda, "cuda_version", lambda version=version: version)
             environment.provide_packages(str(tmp_path), "auto", lambda message: None)
-        assert [wanted[0] for module, wanted in asked if module == "cupy"] == ["cupy-cuda12x[ctk]>=13", *["cupy-cuda13x[ctk]>=13.6"] * 2]
+        assert [wanted[0].partition("=")[0] for module, wanted in asked if module == "cupy"] == [
+            "cupy-cuda12x[ctk]",
+            *["cupy-cuda13x[ctk]"] * 2,
+        ]
+
+    def test_versions_are_pinned(self):
+        assert all("==" in each for each in (*environment.NUMBA, *(name for names in cuda.CUPY_FOR_CUDA.values() for name in names)))
+
+    def test_the_toolkit_beside_cupy_is_announced_and_nothing_patched(self, tmp_path, monkeypatch):
+        (tmp_path / "nvidia/cuda_runtime/include").mkdir(parents=True)
+        monkeypatch.delenv("CUDA_PATH", raising=False)
+        cuda._announce_toolkit(str(tmp_path))
+        assert os.environ.pop("CUDA_PATH") == str(tmp_path / "nvidia/cuda_runtime")
+
+
+class RunnerTimeout(RuntimeError):
+    """What the contest's runner raises inside train(), of a class of its own."""
+
+
+class Device(CPUBackend):
+    """A GPU backend over the CPU's, that fails in count() as it is told, from its second call on: the first is the warm-up's."""
+
+    name = "gpu"
+    device = "a test's device"
+    error: BaseException | None = None
+    calls = 0
+
+    def warm_up(self, chars=None):
+        """Nothing to compile."""
+
+    def count(self, *args):
+        self.calls += 1
+        if self.calls > 1 and self.error is not None:
+            raise self.error
+        yield from super().count(*args)
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """Device in place of what "auto" finds."""
+    made = Device(1)
+    monkeypatch.setattr("charstat.counting.choose_backend", lambda backend, *args: (made, "a test"))
+    return made
+
+
+def cupy_error(name: str, base: type) -> Exception:
+    return type(name, (base,), {"__module__": "cupy_backends.cuda.api.runtime"})("out of order")
 
 
 class TestEntry:
@@ -201,24 +205,19 @@ class TestEntry:
             base.predict.__annotations__["return"] = annotation
             assert entry.contract_of(base) == wanted
 
-    def test_the_counts_are_those_of_build_model(self, train_text):
-        engine, _ = choose_backend("cpu", 2)
-        ours = entry.count(train_text, PRESET, engine)
-        theirs = build_model(train_text, order=PRESET.order, contexts=PRESET.contexts, backend="cpu")
-        assert list(ours.tables) == list(theirs.tables) and ours.alphabet == theirs.alphabet
+    @pytest.mark.parametrize("held_out_chars", [0, 6000])
+    def test_the_counts_and_the_start_are_those_of_build_model(self, held_out_chars, train_text):
+        preset = replace(PRESET, held_out_chars=held_out_chars)
+        ours = entry.count(train_text, preset, CPUBackend(2))
+        theirs = build_model(train_text, order=PRESET.order, contexts=PRESET.contexts, held_out_chars=held_out_chars, backend="cpu")
+        assert list(ours.manifest["tables"]) == list(theirs.tables) and ours.alphabet == theirs.alphabet
+        assert list(ours.columns) == list(theirs.columns)
         assert all((ours.columns[name] == theirs.columns[name]).all() for name in theirs.columns)
-
-    def test_a_start_is_that_of_build_model(self, train_text):
-        engine, _ = choose_backend("cpu", 2)
-        preset = replace(PRESET, held_out_chars=6000)
-        ours = entry.count(train_text, preset, engine)
-        theirs = build_model(train_text, order=PRESET.order, contexts=PRESET.contexts, held_out_chars=6000, backend="cpu")
-        assert ours.start_chars == 6000 and (ours.start == theirs.start).all()
-        assert all((ours.columns[name] == theirs.columns[name]).all() for name in theirs.columns)
-        assert entry.count(train_text[: entry.HELD_OUT_FROM * 6000], preset, engine).start_chars == 0  # too short to spare any
-        said = []
-        entry.Entry(replace(preset, held_out_chars=2000).to_dict(), "cpu", contest_module("main").CharModel, said.append).train(train_text)
-        assert said[-1].startswith("counted 58,000 of 80,000 characters and learned a start from 2,000 on")
+        assert ours.start_chars == held_out_chars and (ours.start == theirs.start).all()
+        if held_out_chars:
+            assert ours.stream().warm_start_chars == held_out_chars
+            short = entry.count(train_text[: entry.HELD_OUT_FROM * held_out_chars], preset, CPUBackend(2))
+            assert short.start_chars == 0  # too short to spare any
 
     @pytest.mark.parametrize("contract", ["main", "dev"])
     def test_the_model(self, contract, train_text, held_out):
@@ -231,207 +230,147 @@ class TestEntry:
         assert found.accuracy == evaluate(stream, text).accuracy
         assert model.predict() == (stream.predict() if contract == "main" else stream.predict_char())
 
-    def test_a_gpu_that_fails_is_left_for_the_cpu(self, monkeypatch, train_text):
-        class Failing:
-            name, device = "gpu", "a broken device"
-
-            def warm_up(self, chars=None):
-                self.count = self.fail
-
-            def count(self, *args):
-                yield from choose_backend("cpu", 1)[0].count(*args)
-
-            def fail(self, *args):
-                raise RuntimeError("out of order")
-
-        def choose(backend, *args):
-            return (Failing(), "a test") if backend == "auto" else choose_backend("cpu", 1)
-
-        monkeypatch.setattr(entry, "choose_backend", choose)
-        for when in ("warm-up", "train"):
-            said = []
-            if when == "train":  # works in the warm-up, fails later
-                monkeypatch.setattr(Failing, "warm_up", lambda self, chars=None: None)
-            made = entry.Entry(PRESET.to_dict(), "auto", contest_module("main").CharModel, said.append)
-            if when == "train":
-                made._engine.count = made._engine.fail
-            made.train(train_text[:5000])
-            assert any("RuntimeError: out of order" in each and "going on with the CPU" in each for each in said)
-            assert "(cpu)" in said[-1]
+    @pytest.mark.parametrize("contract", ["main", "dev"])
+    def test_the_model_can_be_pickled_and_copied_in_the_middle_of_a_text(self, contract, train_text, held_out, monkeypatch):
+        runner = contest_module(contract)
+        monkeypatch.setitem(sys.modules, "wikitext", runner)
+        model = entry.Entry(PRESET.to_dict(), "cpu", runner.CharModel, lambda message: None).train(train_text)
+        model.reset()
+        for char in held_out[:100]:
+            model.observe(char)
+        for again in (lambda: pickle.loads(pickle.dumps(model)), lambda: copy.deepcopy(model)):
+            other = again()
+            assert isinstance(other, runner.CharModel) and other is not model
+            for char in held_out[100:160]:
+                assert other.predict() == model.predict()
+                other.observe(char)
+                model.observe(char)
 
     def test_empty_text(self):
         model = entry.Entry(PRESET.to_dict(), "cpu", contest_module("dev").CharModel, lambda message: None).train("")
         model.reset()
         assert isinstance(model.predict(), str)
 
-    def test_a_preset_without_a_limit_takes_what_time_and_memory_allow(self, train_text, monkeypatch):
-        said = []
-        full = replace(PRESET, chars=None)
-        made = entry.Entry(full.to_dict(), "cpu", contest_module("dev").CharModel, said.append)
-        assert made._chars() > 100_000
-        monkeypatch.setattr(made, "_rate", 5000 / (entry.TIME_SHARE * full.count_s))
-        made.train(train_text)
-        assert "5,000 of 80,000 characters" in said[-1]
+    def test_the_empty_model_compiles_what_any_other_runs(self, train_text):
+        real, empty = entry.count(train_text, PRESET, CPUBackend(1)).stream(), entry.empty_model().stream()
+        for stream in (real, empty):
+            stream.reset()
+        kinds = [
+            [(a.dtype, a.ndim, a.flags.writeable) for a in stream._fixed.tables if isinstance(a, np.ndarray)] for stream in (real, empty)
+        ]
+        assert kinds[0] == kinds[1]
 
 
-# The runner -------------------------------------------------------------------------------------------------------------------
-
-MODEL = """
-import sys, wikitext
-class Model(wikitext.CharModel):
-    def reset(self): self.last = ""
-    def predict(self): return PREDICT
-    def observe(self, char): self.last = char
-"""
-REPEAT = MODEL.replace("PREDICT", "{self.last: 1.0} if self.last else {}") + "def train(train_text): return Model()\n"
-
-
-def submit(tmp_path, source: str, *, train: str = "abc", val: str = "aabbbc" * 20, **options) -> dict:
-    path = tmp_path / "submission.py"
-    path.write_text(source, encoding="utf-8")
-    return run_contest(path, train, val, **options)
-
-
-def fake_meter(gpu=None, cpu=None, seconds: float = 2.0, present: bool | None = False):
-    """Meters whose counters rise by gpu and cpu joules a window; None: there is no such counter."""
-
-    class Counter(EnergyReader):
-        def __init__(self, step):
-            self.step, self.at = step, 0.0
-
-        def find(self):
-            self.name, self.device_present = ("Fake GPU", True) if self.step is not None else (None, present)
-            return None if self.step is not None else "no NVIDIA driver"
-
-        def read_j(self):
-            self.at += self.step
-            return self.at
-
-    ticks = iter(range(1000))
-    return lambda: EnergyMeter(Counter(gpu), Counter(cpu), clock=lambda: seconds * next(ticks))
-
-
-class TestRunner:
-    def test_the_rules(self, tmp_path):
-        result = submit(tmp_path, REPEAT)
-        assert result["val_char_accuracy"] == 0.5 and result["val_chars"] == 120
-        assert result["reason"] == "val_accuracy_below_floor" and result["acc_min"] == 0.70 and exit_status(result) == 2
-        assert submit(tmp_path, REPEAT, acc_min=0.5)["disqualified"] is False
-        assert result["submission"] == "submission" and re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]+\+00:00", result["date_utc"])
-        assert result["unmetered"]["import"]["seconds"] > 0 < result["unmetered"]["evaluation"]["seconds"]
-
-    def test_dev_scores_a_string_and_a_dict_not_at_all(self, tmp_path):
-        text = MODEL.replace("PREDICT", "self.last") + "def train(train_text): return Model()\n"
-        assert submit(tmp_path, text, contract="dev")["val_char_accuracy"] == 0.5
-        assert submit(tmp_path, REPEAT, contract="dev")["val_char_accuracy"] == 0
-
-    def test_the_first_of_equals_wins_and_nothing_is_wrong(self, tmp_path):
-        for predicted, wanted in (("{'a': .5, 'b': .5}", 2 / 6), ("{'b': .5, 'a': .5}", 3 / 6), ("{}", 0), ("None", 0), ("{'ab': 1.}", 0)):
-            source = MODEL.replace("PREDICT", predicted) + "def train(train_text): return Model()\n"
-            assert submit(tmp_path, source)["val_char_accuracy"] == pytest.approx(wanted)
-
-    def test_every_character_arrives(self, tmp_path):
-        text = "a戦\n\ud800🐝 "
-        source = REPEAT.replace("def train(train_text):", f"def train(train_text):\n    assert train_text == {text!r} * 30000\n   ")
-        assert submit(tmp_path, source, train=text * 30_000, val="戦戦\ud800\ud800🐝🐝")["val_char_accuracy"] == 0.5
-
-    def test_the_fields_of_both_contracts(self, tmp_path):
-        main = submit(tmp_path, REPEAT, meter=fake_meter(gpu=PEAK, cpu=7.0))
-        assert main["training_energy_J"] == PEAK - 50 * 2 and main["training_duration_s"] == 2 and main["gpu_name"] == "Fake GPU"
-        assert main["cpu_measured_J"] == 7 and not main["reasons"] and "total_energy_J" not in main
-        assert main["unmetered"]["import"] == {"seconds": 2, "gpu_gross_J": PEAK, "cpu_measured_J": 7, "reasons": {}}
-        dev = submit(tmp_path, REPEAT, contract="dev", meter=fake_meter(gpu=PEAK))
-        assert (dev["cpu_energy_J"], dev["total_energy_J"]) == (85, PEAK - 100 + 85)
-        dev = submit(tmp_path, REPEAT, contract="dev", meter=fake_meter(gpu=1.0))
-        assert (dev["training_energy_J"], dev["total_energy_J"]) == (0, 100)
-
-    def test_no_counter_is_null_with_a_reason(self, tmp_path):
-        result = submit(tmp_path, REPEAT, contract="dev", meter=fake_meter())
-        assert result["training_energy_J"] is result["gpu_name"] is result["cpu_measured_J"] is None
-        assert result["reasons"]["training_energy_J"] == result["reasons"]["gpu_name"] == "no NVIDIA driver"
-        assert result["total_energy_J"] == 100 and any("50 W" in note for note in result["notes"])
-        unknown = submit(tmp_path, REPEAT, contract="dev", meter=fake_meter(present=None))
-        assert unknown["total_energy_J"] is None and "total_energy_J" in unknown["reasons"]
+class TestDevices:
+    """What is caught in train(), and what is not."""
 
     @pytest.mark.parametrize(
-        ("source", "message"),
-        [
-            ("x = 1\n", "it defines no train()"),
-            ("def train(:\n", "SyntaxError"),
-            ("raise ValueError('at import')\n", "ValueError: at import"),
-            ("import os; os._exit(3)\n", r"ended \(status 3\)"),
-            ("def train(train_text): raise ZeroDivisionError('in train')\n", "ZeroDivisionError: in train"),
-            ("def train(train_text): raise SystemExit(0)\n", "SystemExit"),
-            ("def train(train_text): return object()\n", "returned object, not the runner's CharModel"),
-            ("def train(train_text): return None\n", "returned NoneType"),
-            (MODEL.replace("PREDICT", "{}") + "def train(train_text): return Model\n", "returned (ABCMeta|type)"),
-            (MODEL.replace("def observe", "def overlook") + "def train(train_text): return Model()\n", "TypeError"),
-            (MODEL.replace("PREDICT", "'a'") + "def train(train_text): return Model()\n", "returned str, not a dict"),
-            (MODEL.replace("PREDICT", "{'a': 1, 'b': 'x'}") + "def train(train_text): return Model()\n", "TypeError"),
-            (MODEL.replace("PREDICT", "1 / 0") + "def train(train_text): return Model()\n", "ZeroDivisionError"),
-            (REPEAT.replace("self.last = char", "raise KeyError(char)"), "KeyError"),
-            (
-                REPEAT + "import os, sys\nfor fd in range(3, 64):\n    try: os.write(fd, b'x' * 64)\n    except OSError: pass\n",
-                "broken submission",
-            ),
-        ],
+        "error", [RunnerTimeout("over"), RuntimeError("over"), KeyboardInterrupt(), SystemExit(3), MemoryError(), TimeoutError()]
     )
-    def test_broken_submissions(self, source, message, tmp_path, capfd):
-        with pytest.raises(BrokenSubmission, match=message):
-            submit(tmp_path, source)
-        assert BrokenSubmission.exit_code == 1
-
-    def test_the_time_limit(self, tmp_path):
-        source = MODEL.replace("PREDICT", "{}") + "import time\ndef train(train_text): time.sleep(60)\n"
+    def test_what_the_runner_raises_goes_through(self, error, device, train_text):
+        made = entry.Entry(PRESET.to_dict(), "auto", contest_module("main").CharModel, lambda message: None)
+        device.error = error
         started = time.monotonic()
-        result = submit(tmp_path, source, max_train_s=0.3)
-        assert time.monotonic() - started < 10
-        assert result["reason"] == "train_time_exceeded" and result["max_train_seconds"] == 0.3 and exit_status(result) == 2
-        assert (
-            result["val_char_accuracy"] is None and 0.3 <= result["training_duration_s"] < 5 and result["unmetered"]["evaluation"] is None
-        )
+        with pytest.raises(type(error)) as caught:
+            made.train(train_text)
+        assert caught.value is error and device.calls == 2 and time.monotonic() - started < 5
 
-    def test_nothing_is_left_running(self, tmp_path):
-        source = (
-            REPEAT
-            + f"import subprocess, sys\np = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\nopen({str(tmp_path / 'pid')!r}, 'w').write(str(p.pid))\n"
-        )
-        submit(tmp_path, source)
-        pid = int((tmp_path / "pid").read_text())
-        for _ in range(100):
-            try:
-                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-            except OSError:
-                return
-            if state in "ZX":
-                return
-            time.sleep(0.02)
-        pytest.fail("the submission's own child still runs")
+    def test_the_runners_own_alarm_goes_through(self, device, train_text, monkeypatch):
+        """By the contest's means: an interval timer whose handler raises, while a device is at work."""
+        import signal
 
-    def test_the_meter_and_the_text_are_out_of_reach(self, tmp_path):
-        source = REPEAT + textwrap.dedent("""
-            import sys, time
-            time.perf_counter = time.monotonic = lambda: 0.0
-            assert "charstat" not in sys.modules and "pynvml" not in sys.modules
-            sys.stdout.write("noise")
-        """)
-        result = submit(tmp_path, source + "__author__ = 'me'\n")
-        assert result["training_duration_s"] > 0 and result["author"] == "me"
+        def handler(*_):
+            raise RunnerTimeout("over")
 
-    def test_valid_text_is_never_given(self, tmp_path):
-        source = REPEAT.replace("(train_text)", "(train_text, valid_text=None)").replace(
-            "return Model()", "assert valid_text is None; return Model()"
-        )
-        assert any("valid_text" in note for note in submit(tmp_path, source)["notes"])
+        made = entry.Entry(PRESET.to_dict(), "auto", contest_module("main").CharModel, lambda message: None)
 
-    def test_mistakes(self, tmp_path):
-        with pytest.raises(ResourceError, match="cannot read the submission"):
-            run_contest(tmp_path / "none.py", "a", "a")
-        with pytest.raises(UserError, match="empty"):
-            submit(tmp_path, REPEAT, val="")
+        def slow(*args):
+            time.sleep(30)
+            yield
+
+        monkeypatch.setattr(device, "count", slow)
+        before = signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        try:
+            with pytest.raises(RunnerTimeout):
+                made.train(train_text)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+    @pytest.mark.parametrize(
+        "error", [cupy_error("CUDARuntimeError", RuntimeError), cupy_error("OutOfMemoryError", MemoryError), DeviceMemoryError("full")]
+    )
+    def test_the_cpu_goes_on_where_a_device_fails(self, error, device, train_text):
+        said = []
+        made = entry.Entry(PRESET.to_dict(), "auto", contest_module("main").CharModel, said.append)
+        device.error = error
+        model = made.train(train_text)
+        assert "going on with the CPU" in said[-2] and type(error).__name__ in said[-2] and "s are left" in said[-2] and "(cpu)" in said[-1]
+        model.reset()
+        assert model.predict()
+
+    def test_the_cpu_is_not_tried_where_the_time_left_is_too_short(self, device, train_text):
+        said = []
+        preset = replace(PRESET, cpu_s=entry.LIMIT_S)
+        made = entry.Entry(preset.to_dict(), "auto", contest_module("main").CharModel, said.append)
+        device.error = cupy_error("CUDARuntimeError", RuntimeError)
+        with pytest.raises(RuntimeError, match="out of order"):
+            made.train(train_text)
+        assert "too few for the CPU" in said[-1]
+
+    def test_a_device_that_fails_in_the_warm_up(self, device, train_text, monkeypatch):
+        said = []
+        for error, caught in (
+            (cupy_error("CUDARuntimeError", RuntimeError), True),
+            (ImportError("libnvrtc"), True),
+            (KeyboardInterrupt(), False),
+            (RunnerTimeout(), False),
+        ):
+
+            def warm_up(chars=None, error=error):
+                raise error
+
+            monkeypatch.setattr(device, "warm_up", warm_up)
+            if caught:
+                made = entry.Entry(PRESET.to_dict(), "auto", contest_module("main").CharModel, said.append)
+                assert any("the GPU failed in the warm-up" in each for each in said) and "(cpu" in said[-1]
+                assert made.train(train_text)
+            else:
+                with pytest.raises(type(error)):
+                    entry.Entry(PRESET.to_dict(), "auto", contest_module("main").CharModel, said.append)
+
+    def test_the_numbers_of_characters_are_the_presets(self, device, train_text):
+        said = []
+        preset = replace(PRESET, gpu_chars=70_000)
+        entry.Entry(preset.to_dict(), "auto", contest_module("main").CharModel, said.append).train(train_text)
+        assert "70,000 of 80,000 characters on a test's device (gpu)" in said[-1]
+        entry.Entry(preset.to_dict(), "cpu", contest_module("main").CharModel, said.append).train(train_text)
+        assert "60,000 of 80,000 characters" in said[-1]
 
 
-# The command ------------------------------------------------------------------------------------------------------------------
+class TestDeadline:
+    def test_a_count_that_would_break_the_limit_stops_and_says_so(self, train_text, monkeypatch):
+        said = []
+        made = entry.Entry(PRESET.to_dict(), "cpu", contest_module("main").CharModel, said.append)
+        monkeypatch.setattr(entry, "LIMIT_S", entry.RESERVE_S)  # nothing is left from the start
+        with pytest.raises(RuntimeError, match="counting takes more than 5 s"):
+            made.train(train_text)
+        assert said[-1].startswith("STOPPED: counting 60,000 characters")
+
+    def test_a_start_that_would_break_it_is_left_out_and_said(self, train_text, monkeypatch):
+        said = []
+        preset = replace(PRESET, held_out_chars=5000)
+        made = entry.Entry(preset.to_dict(), "cpu", contest_module("main").CharModel, said.append)
+        from charstat.mixers import warm_start
+
+        def late(model, text, progress):
+            monkeypatch.setattr(entry.time, "perf_counter", lambda: 1e12)
+            progress(1)
+
+        monkeypatch.setattr(warm_start, "learn_warm_start", late)
+        model = made.train(train_text)
+        assert "NOT the preset's result" in said[-2] and model.stream.warm_start_chars == 0
 
 
 def write_data(directory: Path, train: str, val: str) -> Path:
@@ -441,77 +380,137 @@ def write_data(directory: Path, train: str, val: str) -> Path:
     return directory
 
 
+# The command and the sources --------------------------------------------------------------------------------------------------
+
+
 class TestCommands:
     def test_bundle(self, tmp_path):
-        args = [
-            "bundle",
-            "--out",
-            str(tmp_path / "out"),
-            "--preset",
-            "full",
-            "--backend",
-            "cpu",
-            "--author",
-            'A "quoted" \\ name\n',
-            "--json",
-        ]
+        args = ["bundle", "--out", str(tmp_path / "out"), "--preset", "full", "--author", "@some-one", "--json"]
         for _ in range(2):  # a bundle may be replaced
             result = CliRunner().invoke(cli, args)
             assert result.exit_code == 0, result.output
         shown = json.loads(result.stdout)
         source = (tmp_path / "out/submission.py").read_text()
-        assert shown["bytes"] == len(source.encode()) and shown["preset"] == PRESETS["full"].to_dict() and shown["wheel_sha256"] in source
+        assert shown["bytes"] == len(source.encode()) and shown["preset"] == PRESETS["full"].to_dict() and shown["sources_sha256"] in source
         names: dict = {}
         exec(source.split("def _say")[0].replace("import wikitext", ""), names)  # noqa: S102
-        assert (
-            names["__author__"] == 'A "quoted" \\ name\n' and names["BACKEND"] == "cpu" and Preset(**names["SETTINGS"]) == PRESETS["full"]
+        assert names["__author__"] == "@some-one" and names["BACKEND"] == "cpu" and Preset(**names["SETTINGS"]) == PRESETS["full"]
+        assert not re.search(r'"@\w+@"', source) and sorted(f.name for f in (tmp_path / "out").iterdir()) == ["README.md", "submission.py"]
+        full = CliRunner().invoke(
+            cli, ["bundle", "--out", str(tmp_path / "full"), "--preset", "full", "--author", "@x"], env={"COLUMNS": "250"}
         )
-        assert not re.search(r'"@\w+@"', source)
-        full = CliRunner().invoke(cli, ["bundle", "--out", str(tmp_path / "full"), "--preset", "full"], env={"COLUMNS": "250"})
         assert "the last 1,000,000 are not counted" in full.stdout
-        table = CliRunner().invoke(cli, ["bundle", "--out", str(tmp_path / "other")], env={"COLUMNS": "250"})
+        table = CliRunner().invoke(cli, ["bundle", "--out", str(tmp_path / "other"), "--author", "@x"], env={"COLUMNS": "250"})
         assert table.exit_code == 0 and "submission.py" in table.stdout and "gate" in table.stdout
 
-    def test_another_submission_is_not_overwritten(self, tmp_path):
-        (tmp_path / "submission.py").write_text("# mine\n")
-        with pytest.raises(FormatError, match="no charstat bundle"):
-            write_bundle(tmp_path)
-        assert (tmp_path / "submission.py").read_text() == "# mine\n"
+    @pytest.mark.parametrize("author", [None, "", "name", '@"quoted"', "@wheel@", "@two words", "@a\n"])
+    def test_a_handle_is_required(self, author, tmp_path):
+        args = ["bundle", "--out", str(tmp_path / "out"), *([] if author is None else ["--author", author])]
+        result = CliRunner().invoke(cli, args)
+        assert result.exit_code == 2 and "author" in result.stderr and not (tmp_path / "out").exists()
+
+    def test_other_files_are_not_overwritten(self, tmp_path):
+        for name in ("submission.py", "README.md"):
+            (tmp_path / name).write_text("# mine\n")
+            with pytest.raises(FormatError, match="no charstat bundle"):
+                write_bundle(tmp_path, author="@x")
+            assert [(f.name, f.read_text()) for f in tmp_path.iterdir()] == [(name, "# mine\n")]
+            (tmp_path / name).unlink()
+        os.mkfifo(tmp_path / "README.md")
+        with pytest.raises(FormatError, match="no plain file"):
+            write_bundle(tmp_path, author="@x")
         with pytest.raises(UserError, match="no preset"):
-            write_bundle(tmp_path / "x", "best")
+            write_bundle(tmp_path / "x", "best", author="@x")
         with pytest.raises(UserError, match="no backend"):
-            write_bundle(tmp_path / "x", backend="tpu")
+            write_bundle(tmp_path / "x", backend="tpu", author="@x")
         (tmp_path / "file").write_text("")
         with pytest.raises(ResourceError, match="cannot write"):
-            write_bundle(tmp_path / "file" / "x")
+            write_bundle(tmp_path / "file" / "x", author="@x")
 
-    def test_contest(self, tmp_path):
-        data = write_data(tmp_path / "data", "abc", "aabbbc" * 20)
-        (tmp_path / "mine.py").write_text("print('noise')\n" + REPEAT)
-        args = [
-            sys.executable,
-            "-m",
-            "charstat.cli",
-            "contest",
-            str(tmp_path / "mine.py"),
-            "--data",
-            str(data),
-            "--chars",
-            "60",
-            "--limit-train",
-            "2",
-        ]
-        done = subprocess.run([*args, "--json"], cwd=ROOT, check=False, capture_output=True, text=True)
-        result = json.loads(done.stdout)
-        assert done.returncode == 2 and "noise" in done.stderr
-        assert (result["submission"], result["val_chars"], result["train_chars"], result["contract"]) == ("mine", 60, 2, "main")
-        shown = CliRunner().invoke(cli, [*args[3:], "--contract", "dev"], env={"COLUMNS": "120"})
-        assert shown.exit_code == 2
-        for each in ("DISQUALIFIED: val_accuracy_below_floor (0.7)", "Not metered by the contest", "import and warm-up", "evaluation"):
-            assert each in shown.stdout
-        (tmp_path / "mine.py").write_text("x = 1\n")
-        broken = CliRunner().invoke(cli, [*args[3:], "--json"])
-        assert broken.exit_code == 1 and broken.stdout == "" and broken.stderr == "error: broken submission: it defines no train()\n"
+
+def globals_used(code) -> set[str]:
+    """The global names that code and the code in it load."""
+    names = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return names.union(*(globals_used(each) for each in code.co_consts if hasattr(each, "co_code")))
+
+
+class TestSources:
+    """What a submission carries."""
+
+    @pytest.mark.parametrize("backend", ["cpu", "auto"])
+    @pytest.mark.parametrize("preset", PRESETS)
+    def test_no_name_is_missing_in_it(self, preset, backend):
+        sources = embedded_sources(PRESETS[preset], backend)
+        for path, source in sources.items():
+            code = compile(source, path, "exec")
+            bound = {i.argval for i in dis.get_instructions(code) if i.opname in ("STORE_NAME", "IMPORT_NAME")}
+            inner = {i.argval for c in code.co_consts if hasattr(c, "co_code") for i in dis.get_instructions(c) if i.opname == "STORE_NAME"}
+            missing = (
+                globals_used(code)
+                - bound
+                - inner
+                - set(vars(builtins))
+                - {"__name__", "__file__", "__module__", "__qualname__", "__annotations__"}
+            )
+            assert not missing, (path, missing)
+
+    def test_only_what_the_entry_needs(self):
+        paths = set(embedded_sources(PRESETS["gate"], "cpu"))
+        assert {"charstat/contest/entry.py", "charstat/mixers/kernels.py", "charstat/cpu/backend.py"} <= paths
+        parts = ("gpu", "ppm", "ctw", "energy", "cli", "report", "runner", "corpus", "warm_start", "counting.py")
+        assert not [path for path in paths if any(part in path for part in parts)]
+        assert "charstat/mixers/warm_start.py" in embedded_sources(PRESETS["full"], "cpu")
+        assert "charstat/gpu/backend.py" in embedded_sources(PRESETS["gate"], "auto")
+
+    def test_imports_come_before_those_that_use_them(self):
+        paths = list(embedded_sources(PRESETS["gate"], "cpu"))
+        assert paths.index("charstat/tree.py") < paths.index("charstat/mixers/kernels.py") < paths.index("charstat/mixers/mixture.py")
+        assert max(paths.index("charstat/contest/entry.py"), paths.index("charstat/contest/environment.py")) == len(paths) - 1
+
+    def test_the_same_from_the_same_sources(self):
+        code = "from charstat.contest.bundle import *; import hashlib; print(hashlib.sha256(submission_source(PRESETS['gate'], 'cpu', '@x')[0].encode()).hexdigest())"
+        command, env = [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": str(ROOT)}
+        found = {
+            subprocess.run(command, cwd=ROOT, env={**env, "PYTHONHASHSEED": seed}, check=True, capture_output=True, text=True).stdout
+            for seed in ("0", "77")
+        }
+        assert found == {hashlib.sha256(submission_source(PRESETS["gate"], "cpu", "@x")[0].encode()).hexdigest() + "\n"}
+
+    @pytest.mark.parametrize("preset", PRESETS)
+    def test_size_and_form(self, preset):
+        source, files = submission_source(PRESETS[preset], "cpu", "@x")
+        assert len(source.encode()) < LARGEST[preset]
+        assert max(map(len, source.splitlines())) <= 160 and "base64" not in source
+        assert all(f"\n# ---- {path} ----\nFILES[{path!r}] = r'''\n" in source for path in files if files[path])
+
+
+class TestRecords:
+    """bench/contest/ and measured.json are those of today's sources: `python bench/contest/record.py DATA` writes them again."""
+
+    def test_gate_is_recorded(self):
+        assert load_measured()["gate"]["contracts"] == ["main", "dev"]
+
+    @pytest.mark.parametrize("preset", load_measured())
+    def test_they_are_of_todays_sources(self, preset):
+        _, sources = submission_source(PRESETS[preset], "cpu", "@charstat")
+        from charstat.contest.bundle import sources_sha256
+
+        recorded = load_measured()[preset]
+        assert recorded["sources_sha256"] == sources_sha256(sources), "python bench/contest/record.py DATA"
+        for contract in recorded["contracts"]:
+            run = json.loads((ROOT / f"bench/contest/{preset}-{contract}-cpu.json").read_text())
+            assert run["sources_sha256"] == recorded["sources_sha256"] and run["val_char_accuracy"] == recorded["accuracy"]
+            assert not run["disqualified"] and run["contract"] == contract
+        assert MEASURED.is_file()
+
+    def test_the_readme_beside_a_submission_has_the_figures(self, tmp_path):
+        for preset in load_measured():
+            write_bundle(tmp_path / preset, preset, author="@some-one")
+            page, m = (tmp_path / preset / "README.md").read_text(), load_measured()[preset]
+            assert f"**{m['accuracy']:.4f}**" in page and f"**{m['seconds']:.2f} s**" in page and "@some-one" in page
+            assert "measure again" not in page and f"`submissions/charstat_{preset}`" in page
+            for part in ("Hypothesis", "Method", "metered", "Expected", "Provenance", "reproduce", "submit"):
+                assert part in page
 
 
 # The bundle as it will be run -------------------------------------------------------------------------------------------------
@@ -519,7 +518,7 @@ class TestCommands:
 
 @pytest.fixture(scope="module")
 def bundle_source() -> str:
-    return submission_source(PRESET, "cpu", "the tests")[0]
+    return submission_source(PRESET, "cpu", "@tests")[0]
 
 
 @pytest.fixture(scope="module")
@@ -530,13 +529,13 @@ def bundle(bundle_source, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cache() -> Path:
+def cache(bundle_source) -> Path:
     """The private directory of bundles of this very package: what numba compiles for them is kept between runs of the tests."""
     build = ROOT / "build"
     for old in build.glob("contest-*"):
         if time.time() - old.stat().st_mtime > 86_400:
             shutil.rmtree(old, ignore_errors=True)
-    path = build / f"contest-{hashlib.sha256(build_wheel()[1]).hexdigest()[:16]}"
+    path = build / f"contest-{hashlib.sha256(bundle_source.encode()).hexdigest()[:16]}"
     path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -588,7 +587,7 @@ class TestBundle:
         data = write_data(tmp_path / "data", english[:70_000], english[200_000:203_000])
         ours = CliRunner().invoke(cli, ["contest", str(bundle), "--data", str(data), "--contract", contract, "--json"])
         result = json.loads(ours.stdout)
-        assert ours.exit_code == 2 and result["reason"] == "val_accuracy_below_floor" and result["author"] == "the tests"
+        assert ours.exit_code == 2 and result["reason"] == "val_accuracy_below_floor" and result["author"] == "@tests"
         stream = build_model(english[:60_000], order=PRESET.order, contexts=PRESET.contexts, backend="cpu").stream()
         assert result["val_char_accuracy"] == evaluate(stream, english[200_000:203_000]).accuracy  # charstat build && charstat eval
         if not HARNESS.is_file():
@@ -619,22 +618,22 @@ class TestBundle:
         result = run_contest(bundle, TINY, TINY[:400], contract=contract)
         assert not result["disqualified"] and result["train_chars"] == 485
 
-    def test_a_loaded_charstat_that_is_the_same_stays_and_twice_is_no_trouble(self, bundle, tmp_path):
+    def test_three_times_in_one_process_and_by_another_name(self, bundle_source, cache, tmp_path):
         code = """
-            import charstat
-            first, base = load(sys.argv[1], "dict[str, float]")
-            second, other = load(sys.argv[1], str)
-            assert sys.modules["charstat"] is charstat and first is not second
             text = open(sys.argv[2], newline="").read()
-            for submission, kind, wanted in ((first, base, dict), (second, other, str)):
+            for annotation, kind in (("dict[str, float]", dict), (str, str), ("dict[str, float]", dict)):
+                submission, base = load(sys.argv[1], annotation)
+                package = sys.modules["charstat"]
                 model = submission.train(text)
                 model.reset()
-                assert isinstance(model, kind) and isinstance(model.predict(), wanted)
+                assert isinstance(model, base) and isinstance(model.predict(), kind)
                 model.observe("T")
+                package.seen = getattr(package, "seen", 0) + 1
+            assert package.seen == 3
         """
         (tmp_path / "text").write_text(TINY)
-        drive(code, bundle, tmp_path / "text", XDG_CACHE_HOME=str(tmp_path / "home"))
-        assert not list((tmp_path / "home/charstat").glob("package-*"))
+        (tmp_path / "any_name.py").write_text(bundle_source)
+        drive(code, tmp_path / "any_name.py", tmp_path / "text", XDG_CACHE_HOME=str(cache), PYTHONPATH="")
 
     def test_another_charstat_gives_way(self, bundle, cache, tmp_path):
         (tmp_path / "old/charstat").mkdir(parents=True)
@@ -651,18 +650,18 @@ class TestBundle:
             assert isinstance(model, base) and len(model.predict()) == 1
         """
         done = drive(code, bundle, charstat.__version__, cwd=tmp_path, PYTHONPATH=str(tmp_path / "old"), XDG_CACHE_HOME=str(cache))
-        assert "charstat 0.0.1 that is loaded already differs" in done.stderr
+        assert "another charstat is loaded (0.0.1)" in done.stderr
 
-    def test_nothing_is_compiled_in_train_and_evaluation(self, bundle, english, tmp_path):
+    @pytest.mark.parametrize("annotation", ["dict[str, float]", "str"])
+    def test_nothing_is_compiled_in_train_and_evaluation(self, annotation, bundle, cache, english, tmp_path):
         code = """
-            import charstat
             from numba.core.dispatcher import Dispatcher
 
             def compiled():
                 modules = [module for name, module in list(sys.modules.items()) if name.startswith("charstat")]
                 return {f"{each.__module__}.{each.__name__}": each.signatures for m in modules for each in vars(m).values() if isinstance(each, Dispatcher)}
 
-            submission, base = load(sys.argv[1], "dict[str, float]")
+            submission, base = load(sys.argv[1], sys.argv[3])
             before = compiled()
             text = open(sys.argv[2], encoding="utf-8", newline="").read()
             model = submission.train(text)
@@ -674,43 +673,86 @@ class TestBundle:
             assert after == before, [name for name in after if after[name] != before.get(name)]
         """
         (tmp_path / "text").write_text(english[:200_000], encoding="utf-8")
-        drive(code, bundle, tmp_path / "text", XDG_CACHE_HOME=str(tmp_path / "home"))
+        drive(code, bundle, tmp_path / "text", annotation, XDG_CACHE_HOME=str(cache), PYTHONPATH="")
 
-    def test_read_only_places(self, bundle_source, tmp_path):
-        place = tmp_path / "place"
-        place.mkdir()
+    def places(self, bundle_source, tmp_path, cache, **env):
+        """Import it in a place that cannot be written; (stderr, what lies in the temporary directory afterwards)."""
+        place, temp = tmp_path / "place", tmp_path / "temp"
+        place.mkdir(exist_ok=True)
+        temp.mkdir(exist_ok=True)
         (place / "submission.py").write_text(bundle_source)
-        (place / "not-a-directory").write_text("")
-        (tmp_path / "temp").mkdir()
-        place.chmod(0o555)
-        try:
-            code = "import charstat\nsubmission, base = load(sys.argv[1], str)\nassert isinstance(submission.train('a b c'), base)\n"
-            done = drive(code, "submission.py", cwd=place, XDG_CACHE_HOME=str(place / "not-a-directory"), TMPDIR=str(tmp_path / "temp"))
-        finally:
-            place.chmod(0o755)
-        assert "cannot be used" in done.stderr and str(tmp_path / "temp") in done.stderr
-        assert sorted(f.name for f in place.iterdir()) == ["not-a-directory", "submission.py"]
+        shutil.copytree(cache / "charstat", temp / f"charstat-{os.getuid()}", dirs_exist_ok=True)  # compiled already
+        (temp / f"charstat-{os.getuid()}").chmod(0o700)
+        code = "submission, base = load(sys.argv[1], str)\nassert isinstance(submission.train('a b c'), base)\n"
+        done = drive(code, "submission.py", cwd=place, TMPDIR=str(temp), PYTHONPATH="", **env)
+        assert [f.name for f in place.iterdir()] == ["submission.py"]
+        return done.stderr, sorted(f.name for f in temp.iterdir())
 
-    @pytest.mark.parametrize("damage", ["a letter", "cut", "no base64"])
+    def test_an_unwritable_home_leaves_one_directory_however_often(self, bundle_source, bundle, cache, contest_env, tmp_path):
+        run_contest(bundle, TINY, TINY[:50], contract="dev")  # fills the cache
+        (tmp_path / "file").write_text("")
+        for _ in range(2):
+            said, left = self.places(bundle_source, tmp_path, cache, XDG_CACHE_HOME=str(tmp_path / "file"))
+            assert "cannot be used" in said and left == [f"charstat-{os.getuid()}"]
+
+    def test_no_home_at_all_makes_no_directory_of_its_name(self, bundle_source, bundle, cache, contest_env, tmp_path, monkeypatch):
+        run_contest(bundle, TINY, TINY[:50], contract="dev")
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.delenv("HOME", raising=False)
+        source = bundle_source.replace('os.path.expanduser("~")', '"~"')  # as where there is no entry in the table of users
+        _, left = self.places(source, tmp_path, cache)
+        assert left == [f"charstat-{os.getuid()}"]
+
+    def test_two_cold_starts_at_once_leave_one_package(self, bundle_source, tmp_path):
+        """The unpacking alone, thirty times, by four processes each."""
+        start = bundle_source.index("def _start")
+        code = (
+            bundle_source[:start].replace("import wikitext", "import time")
+            + bundle_source[bundle_source.index("\nFILES = {}") : bundle_source.rindex("_ENTRY =")]
+        )
+        (tmp_path / "unpack.py").write_text(code + "\nwhile time.time() < float(sys.argv[2]): pass\nprint(_unpack(sys.argv[1]))\n")
+        for i in range(10):
+            home = tmp_path / f"home{i}"
+            home.mkdir()
+            command = [sys.executable, str(tmp_path / "unpack.py"), str(home), str(time.time() + 0.4)]
+            made = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+            told = {process.communicate()[0] for process in made}
+            assert len(told) == 1 and [f.name for f in home.iterdir()] == [Path(told.pop().strip()).name]
+
+    def test_a_directory_of_others_is_not_used(self, bundle_source, tmp_path):
+        names: dict = {"__file__": "x"}
+        start = bundle_source.index("def _start")
+        exec(bundle_source[:start].replace("import wikitext", ""), names)  # noqa: S102
+        (tmp_path / "link").symlink_to(tmp_path)
+        (tmp_path / "open").mkdir()
+        (tmp_path / "open").chmod(0o777)
+        for name, why in (("link", "no directory"), ("open", "others can write it")):
+            with pytest.raises(OSError, match=why):
+                names["_own_directory"](str(tmp_path / name))
+        assert names["_own_directory"](str(tmp_path / "new")) and (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+    @pytest.mark.parametrize("damage", ["a letter", "a file less"])
     def test_a_damaged_bundle_says_so(self, damage, bundle_source, tmp_path, capfd):
-        head, wheel, tail = bundle_source.rpartition('"""')[0].rpartition('"""')[0], *bundle_source.split('"""')[-2:]
-        middle = len(wheel) // 2
-        swapped = wheel[:middle] + wheel[middle:].replace("A", "B", 1)
-        wheel = {"a letter": swapped, "cut": wheel[: middle - middle % 141 + 1], "no base64": wheel[:middle] + "?!" + wheel[middle:]}[
-            damage
-        ]
+        path = "charstat/tree.py"
+        damaged = {
+            "a letter": bundle_source.replace("the escape rightmost", "the escape leftmost"),
+            "a file less": bundle_source.replace("_ENTRY = _start()", f"del FILES[{path!r}]\n_ENTRY = _start()"),
+        }[damage]
+        assert damaged != bundle_source
+        (tmp_path / "submission.py").write_text(damaged)
         with pytest.raises(BrokenSubmission, match=r"submission.py is damaged: .*make it again with `charstat bundle`"):
-            submit(tmp_path, f'{head}"""{wheel}"""{tail}')
+            run_contest(tmp_path / "submission.py", "abc", "abc")
 
-    def test_a_changed_or_foreign_directory_is_not_used(self, bundle, tmp_path):
+    def test_a_changed_directory_is_not_used(self, bundle_source, tmp_path):
         """What lies in the cache under the right name, but with other content, is left alone and not run."""
-        names = {}
-        source = bundle.read_text()
-        exec(source[: source.index("def _start")].replace("import wikitext", ""), {**names, "__file__": "x"}, names)  # noqa: S102
-        for function in ("_holds", "_unpack"):
-            names[function].__globals__.update(names)
-        first = names["_unpack"]({"charstat/a.py": b"1"}, str(tmp_path))
-        assert names["_unpack"]({"charstat/a.py": b"1"}, str(tmp_path)) == first
+        names: dict = {"__file__": "x"}
+        start = bundle_source.index("def _start")
+        exec(bundle_source[:start].replace("import wikitext", ""), names)  # noqa: S102
+        names["FILES"] = {"charstat/a.py": "1"}
+        first = names["_unpack"](str(tmp_path))
+        assert names["_unpack"](str(tmp_path)) == first
         Path(first, "charstat/a.py").write_text("tampered")
-        second = names["_unpack"]({"charstat/a.py": b"1"}, str(tmp_path))
-        assert second != first and Path(second, "charstat/a.py").read_bytes() == b"1"
+        removed = []
+        names["atexit"] = type("atexit", (), {"register": lambda *args, **options: removed.append(args[1])})
+        second = names["_unpack"](str(tmp_path))
+        assert second != first and Path(second, "charstat/a.py").read_text() == "1" and removed == [second]

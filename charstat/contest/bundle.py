@@ -1,87 +1,132 @@
-"""Writes submission.py: template.py with the settings and the package's wheel in it."""
+"""Writes a submission: submission.py (template.py with the settings and the sources that it reaches) and README.md beside it."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import pprint
+import re
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from charstat import __version__
 from charstat.contest.presets import PRESETS, Preset
-from charstat.contest.wheel import build_wheel
+from charstat.contest.sources import reached_sources
+from charstat.contest.statement import statement
 from charstat.counting import BACKENDS
 from charstat.errors import FormatError, ResourceError, UserError
+from charstat.ngram.contexts import select_contexts
 
-FILE_NAME = "submission.py"
-MARK = "made by `charstat bundle`"  # in the template's first line: what carries it may be overwritten
-LINE = 140
-DEFAULT_AUTHOR = "charstat"
+FILE_NAME, README_NAME = "submission.py", "README.md"
+MARK = "made by `charstat bundle`"  # in the first line of both files: what carries it may be overwritten
+SEEDS = ("charstat.contest.entry:Entry", "charstat.contest.entry:warm_share", "charstat.contest.environment:provide_packages")
+FROM_OUTSIDE = ("reset", "observe", "predict", "train")  # methods that the runner and template.py call
+HANDLE = re.compile(r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})")
+QUOTES = "'''"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A written submission."""
+    """A written submission. sha256: of the embedded sources; files: how many; bytes: of submission.py."""
 
     path: Path
     preset: Preset
     backend: str
     author: str
-    wheel_name: str
-    wheel_sha256: str
-    wheel_bytes: int
+    sha256: str
+    files: int
     bytes: int
 
 
-def submission_source(preset: Preset, backend: str = "auto", author: str = DEFAULT_AUTHOR) -> tuple[str, str, bytes]:
-    """(source of submission.py, name of the wheel, wheel); the same for the same arguments and package."""
+def embedded_sources(preset: Preset, backend: str) -> dict[str, str]:
+    """{path: source} of what a submission of that preset carries."""
+    left_out = ["charstat.ctw"]
+    if not any(c.needs_classes for c in select_contexts(preset.contexts, preset.order)):
+        left_out.append("charstat.cpu.classes")
+    if backend == "cpu":
+        left_out += ["charstat.gpu", "charstat.counting", "charstat.contest.cuda"]
+    if not preset.held_out_chars:
+        left_out.append("charstat.mixers.warm_start")
+    return reached_sources(SEEDS, FROM_OUTSIDE, left_out)
+
+
+def sources_sha256(sources: dict[str, str]) -> str:
+    """One checksum of all files: of their paths and contents, in order."""
+    return hashlib.sha256("".join(f"{path}\n{source}" for path, source in sources.items()).encode()).hexdigest()
+
+
+def submission_source(preset: Preset, backend: str, author: str) -> tuple[str, dict[str, str]]:
+    """(submission.py, the sources in it); the same for the same arguments and package."""
     if backend not in BACKENDS:
         raise UserError(f"no backend is named {backend!r}: there are {', '.join(BACKENDS)}")
-    name, wheel = build_wheel()
-    encoded = base64.b64encode(wheel).decode()
-    lines = "\n".join(encoded[at : at + LINE] for at in range(0, len(encoded), LINE))
-    source = (Path(__file__).parent / "template.py").read_text(encoding="utf-8")
+    if not HANDLE.fullmatch(author):
+        raise UserError(f"{author!r} is no handle of the contest's: give --author @name, letters, digits and hyphens")
+    sources = embedded_sources(preset, backend)
+    parts = []
+    for path, source in sources.items():
+        assert QUOTES not in source and (not source or source.endswith("\n")), path
+        if not source:
+            parts.append(f"FILES[{path!r}] = ''\n")
+            continue
+        parts.append(f"# ---- {path} ----\nFILES[{path!r}] = r{QUOTES}\n{source}{QUOTES}[1:]\n")
     values = {
         "author": repr(author),
         "settings": pprint.pformat(preset.to_dict(), width=100, sort_dicts=False),
         "backend": repr(backend),
-        "wheel_name": repr(name),
-        "wheel_sha256": repr(hashlib.sha256(wheel).hexdigest()),
-        "wheel": f'"""\n{lines}\n"""',
+        "version": repr(__version__),
+        "sha256": repr(sources_sha256(sources)),
+        "files": "{}\n\n" + "\n".join(parts),
     }
-    for key, value in values.items():
-        assert source.count(f'"@{key}@"') == 1, key
-        source = source.replace(f'"@{key}@"', value)
-    return source, name, wheel
+    template = (Path(__file__).parent / "template.py").read_text(encoding="utf-8")
+    # In one pass, so that no value is searched for the others' places.
+    return re.sub(r'"@(\w+)@"', lambda found: values[found[1]], template), sources
 
 
-def write_bundle(out: str | os.PathLike, preset: str | Preset = "gate", backend: str = "auto", author: str = DEFAULT_AUTHOR) -> Bundle:
-    """Write out/submission.py and say what is in it. A submission that is there already is replaced if it is a bundle.
+def write_bundle(out: str | os.PathLike, preset: str | Preset = "gate", backend: str = "cpu", *, author: str) -> Bundle:
+    """Write out/submission.py and out/README.md and say what is in them. Files of theirs that are there already are replaced if they are a bundle's.
 
-    UserError for a preset or backend that does not exist; FormatError if another submission.py is there; ResourceError if the directory
-    cannot be written.
+    author: the handle in the contest's table, such as "@name". UserError for a preset, backend or handle that cannot be; FormatError if
+    another submission.py or README.md is there; ResourceError if the directory cannot be written.
     """
     if isinstance(preset, str):
         if preset not in PRESETS:
             raise UserError(f"no preset is named {preset!r}: there are {', '.join(PRESETS)}")
         preset = PRESETS[preset]
-    source, name, wheel = submission_source(preset, backend, author)
-    data, path = source.encode(), Path(out) / FILE_NAME
+    source, sources = submission_source(preset, backend, author)
+    bundle = Bundle(Path(out) / FILE_NAME, preset, backend, author, sources_sha256(sources), len(sources), len(source.encode()))
+    files = {FILE_NAME: source, README_NAME: statement(bundle)}
+    _write_all(Path(out), {name: content.encode() for name, content in files.items()}, _check_ours)
+    return bundle
+
+
+def _check_ours(path: Path) -> None:
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise FormatError(f"{path} is there and no plain file: choose another --out")
+    if path.exists() and MARK not in path.read_bytes()[:300].decode("utf-8", "replace"):
+        raise FormatError(f"{path} is there and no charstat bundle: choose another --out, or remove it")
+
+
+def _write_all(folder: Path, files: dict[str, bytes], check: Callable[[Path], None]) -> None:
+    """Write the files beside their places, and move them there when all are complete."""
+    made: list[tuple[str, Path]] = []
     try:
-        if path.exists() and MARK not in path.read_bytes()[:200].decode("utf-8", "replace"):
-            raise FormatError(f"{path} is there and no charstat bundle: choose another --out, or remove it")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temp = tempfile.mkstemp(prefix=f".{FILE_NAME}.", dir=path.parent)
-        try:
+        for name in files:
+            check(folder / name)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            handle, temp = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
+            made.append((temp, folder / name))
             with open(handle, "wb") as f:
                 f.write(data)
             os.chmod(temp, 0o644)
+        for temp, path in made:
+            check(path)
             os.replace(temp, path)
-        except BaseException:
-            os.unlink(temp)
-            raise
     except OSError as e:
-        raise ResourceError(f"cannot write {path}: {e.strerror or e}") from e
-    return Bundle(path, preset, backend, author, name, hashlib.sha256(wheel).hexdigest(), len(wheel), len(data))
+        raise ResourceError(f"cannot write a submission into {folder}: {e.strerror or e}") from e
+    finally:
+        for temp, _ in made:
+            if os.path.exists(temp):
+                os.unlink(temp)

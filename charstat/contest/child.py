@@ -1,46 +1,48 @@
 """The child process of the runner: holds the submission, and does step by step what the parent says. Standard library only.
 
-    child.py READ_FD WRITE_FD SUBMISSION CONTRACT        (started by runner.py)
+    child.py READ_FD WRITE_FD        (started by runner.py; everything else comes through the pipe)
 
-Messages are 8 bytes of length, big endian, a letter, and the payload. The parent's: I import, T the training text, R train, M check what
-train() returned, E reset, and then one character at a time, C (predict again afterwards) or L (the last). The child's: O and JSON, F and a JSON error, G and a guess. A guess
-is sent before the character that it is for is received: whatever the submission does, it cannot look ahead. What the submission
-prints goes to stderr. It is no sandbox: a submission can read files like any other program.
+A message of the parent's is 16 random bytes, a letter, 8 bytes of length, big endian, and the payload; its answer begins with the same
+16 bytes, so that nothing but an answer passes for one. The letters: S submission and contract, I import, T the training text, R train,
+M check what train() returned, E reset, and then one character at a time, C (predict again afterwards) or L (the last). The answers': O and JSON,
+F and a JSON error, G and a guess. A guess is sent before the character that it is for is received: whatever the submission does, it
+cannot look ahead. What the submission prints goes to stderr.
 """
 
+import ctypes
 import importlib.util
 import inspect
 import json
 import os
+import signal
 import sys
 import traceback
 import types
 from abc import ABC, abstractmethod
 
-SHORT = 1 << 16  # payloads that are sent together with their head
+NONCE, HEAD = 16, 16 + 1 + 8  # bytes
+LONGEST_REASON = 2000  # characters
+PR_SET_PDEATHSIG = 1
 
 
 class Pipe:
-    """Messages over two file descriptors. limit: the longest payload that is received."""
+    """The child's end: requests in, their answers out."""
 
-    def __init__(self, read_fd: int, write_fd: int, limit: int = 1 << 40):
-        self.read_fd, self.write_fd, self.limit = read_fd, write_fd, limit
-
-    def send(self, kind: bytes, payload: bytes = b"") -> None:
-        head = len(payload).to_bytes(8, "big") + kind
-        if len(payload) < SHORT:
-            _write(self.write_fd, head + payload)
-        else:
-            _write(self.write_fd, head)
-            _write(self.write_fd, payload)
+    def __init__(self, read_fd: int, write_fd: int):
+        self.read_fd, self.write_fd = read_fd, write_fd
+        self._nonce = b""
 
     def receive(self) -> tuple[bytes, bytearray]:
-        """The next message; EOFError at the end, or if it is none."""
-        head = self._read(9)
-        size = int.from_bytes(head[:8], "big")
-        if size > self.limit:
-            raise EOFError("a message that is none")
-        return bytes(head[8:]), self._read(size)
+        """The next request; Closed at the end."""
+        head = self._read(HEAD)
+        self._nonce = bytes(head[:NONCE])
+        return bytes(head[NONCE : NONCE + 1]), self._read(int.from_bytes(head[NONCE + 1 :], "big"))
+
+    def answer(self, kind: bytes, payload: bytes = b"") -> None:
+        """The answer to the request that was received last."""
+        data = memoryview(message(self._nonce, kind, payload))
+        while data:
+            data = data[os.write(self.write_fd, data) :]
 
     def _read(self, size: int) -> bytearray:
         data = bytearray(size)
@@ -48,15 +50,13 @@ class Pipe:
         while view:
             n = os.readv(self.read_fd, [view])
             if not n:
-                raise EOFError("the other end is closed")
+                raise Closed
             view = view[n:]
         return data
 
 
-def _write(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+def message(nonce: bytes, kind: bytes, payload: bytes = b"") -> bytes:
+    return b"".join((nonce, kind, len(payload).to_bytes(8, "big"), payload))
 
 
 def contest_module(contract: str) -> types.ModuleType:
@@ -82,11 +82,12 @@ def contest_module(contract: str) -> types.ModuleType:
 class Child:
     """A submission, from its file to its guesses."""
 
-    def __init__(self, path: str, contract: str):
-        self.path, self.contract = path, contract
-        self.runner = contest_module(contract)
-        self.text = ""
-        self.train = self.model = None
+    def __init__(self) -> None:
+        self.path = self.contract = self.text = ""
+        self.runner = self.train = self.model = None
+
+    def set_up(self, path: str, contract: str) -> None:
+        self.path, self.contract, self.runner = path, contract, contest_module(contract)
 
     def load(self) -> dict:
         sys.modules["wikitext"] = self.runner
@@ -107,7 +108,6 @@ class Child:
         synchronize_devices()
 
     def check_model(self) -> dict:
-        self.text = ""
         if not isinstance(self.model, self.runner.CharModel):
             raise Broken(f"train() returned {type(self.model).__name__}, not the runner's CharModel")
         return {}
@@ -122,6 +122,10 @@ class Child:
         if not isinstance(predicted, dict):
             raise Broken(f"predict() returned {type(predicted).__name__}, not a dict of probabilities")
         return max(predicted, key=predicted.get)
+
+
+class Closed(Exception):
+    """The parent has closed the pipe."""
 
 
 class Broken(Exception):
@@ -145,36 +149,49 @@ def serve(pipe: Pipe, child: Child) -> None:
     steps = {b"I": child.load, b"R": child.run_train, b"M": child.check_model}
     while True:
         kind, payload = pipe.receive()
-        if kind == b"T":
+        if kind == b"S":
+            child.set_up(*json.loads(payload))
+            pipe.answer(b"O", b"{}")
+        elif kind == b"T":
             child.text = str(payload, "utf-8", "surrogatepass")
             del payload
-            pipe.send(b"O", b"{}")
+            pipe.answer(b"O", b"{}")
         elif kind in steps:
-            pipe.send(b"O", json.dumps(steps[kind]() or {}).encode())
+            pipe.answer(b"O", json.dumps(steps[kind]() or {}).encode())
         elif kind == b"E":
+            child.text = ""
             child.model.reset()
-            pipe.send(b"G", child.guess().encode("utf-8", "surrogatepass"))
+            pipe.answer(b"G", child.guess().encode("utf-8", "surrogatepass"))
         else:  # subtle: only now, after the guess was sent, is the character known here
             child.model.observe(str(payload, "utf-8", "surrogatepass"))
             if kind == b"C":
-                pipe.send(b"G", child.guess().encode("utf-8", "surrogatepass"))
+                pipe.answer(b"G", child.guess().encode("utf-8", "surrogatepass"))
             else:
-                pipe.send(b"O", b"{}")
+                pipe.answer(b"O", b"{}")
+
+
+def die_with_parent() -> None:
+    """Have the system end this process when the runner ends, however that ends (Linux)."""
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    except (OSError, AttributeError):
+        pass
 
 
 def main() -> None:
     pipe = Pipe(int(sys.argv[1]), int(sys.argv[2]))
     os.dup2(2, 1)
+    die_with_parent()
     try:
-        serve(pipe, Child(sys.argv[3], sys.argv[4]))
-    except EOFError:
+        serve(pipe, Child())
+    except Closed:
         pass
     except BaseException as e:  # noqa: BLE001  SystemExit, too, is the submission's
         if not isinstance(e, Broken):
             traceback.print_exc()
-        message = str(e) if isinstance(e, Broken) else f"it raised {type(e).__name__}: {e}"
+        reason = str(e) if isinstance(e, Broken) else f"it raised {type(e).__name__}: {e}"
         try:
-            pipe.send(b"F", json.dumps(message).encode())
+            pipe.answer(b"F", json.dumps(reason[:LONGEST_REASON]).encode())
         except OSError:
             pass
         sys.exit(1)

@@ -1,7 +1,7 @@
 """In a submission: everything that happens before train(), train() itself, and the model that the contest's runner drives.
 
     Entry(...)      unmetered: choose the backend, compile every kernel on a small text
-    train(text)     metered: choose the characters, count them; no meter, no checksum, no progress, because seconds are joules
+    train(text)     metered: take the first characters, count them; no meter, no checksum, no progress, because seconds are joules
     the model       a subclass of the runner's own CharModel; predict() is what that class is annotated with
 
     def predict(self) -> dict[str, float]      (contest, main)     the probabilities of the alphabet
@@ -15,34 +15,47 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import charstat
 from charstat.alphabet import Alphabet
-from charstat.contest.presets import Preset, choose_text
-from charstat.counting import Backend, choose_backend, free_memory_bytes, hold_out
-from charstat.mixers.warm_start import learn_warm_start
-from charstat.model import Model, ModelWriter
-from charstat.ngram.contexts import select_contexts
-from charstat.ngram.words import model_symbol_info
-from charstat.storage import MemoryColumns
+from charstat.contest.presets import Preset
+from charstat.cpu.backend import CPUBackend
+from charstat.errors import raised_by_device
+from charstat.mixers.mixture import Mixture
+from charstat.model import ModelWriter
+from charstat.ngram.classes import WordClasses
+from charstat.ngram.contexts import Context, select_contexts
+from charstat.ngram.table import CountTable, table_bits
+from charstat.ngram.words import Vocabulary, model_symbol_info
+from charstat.storage import CLASS_COLUMNS, TABLE_COLUMNS, MemoryColumns
 from charstat.warm_up import warm_text
 
+if TYPE_CHECKING:
+    from charstat.counting import Backend
+
 MAIN, DEV = "main", "dev"
-BYTES_PER_CHAR = 60  # of memory at the peak of a build in memory, default contexts, order 14 (24 of the tables, measured; 8 of a key)
-TIME_SHARE, MEMORY_SHARE = 0.7, 0.8  # what a preset without a limit of its own takes of what there is
+LIMIT_S = 300.0  # the contest's limit of train()
+RESERVE_S = 5.0  # of it, for what comes after the last look at the clock
 WARM_STEPS = 64
 HELD_OUT_FROM = 10  # a text is cut only if it is so many times what would be held out
-SHARES = ("observe", "predict", "count")  # of the compilation, each for a process of its own
+SHARES = ("learning", "counting")  # of the compilation, each for a process of its own
 WORKER = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from charstat.contest.entry import warm_share; warm_share(*sys.argv[2:])"
+
+
+class OverTime(Exception):
+    """Counting would break the time limit."""
 
 
 def contract_of(base: type) -> str:
@@ -57,7 +70,7 @@ def model_class(base: type) -> type:
     class CharstatModel(base):
         """A stream on the counted tables."""
 
-        def __init__(self, stream) -> None:
+        def __init__(self, stream: Mixture) -> None:
             super().__init__()
             self.stream = stream
 
@@ -66,6 +79,9 @@ def model_class(base: type) -> type:
 
         def observe(self, char: str) -> None:
             self.stream.observe(char)
+
+        def __reduce__(self) -> tuple:
+            return restored_model, (self.stream,)
 
         if contract_of(base) == DEV:
 
@@ -80,22 +96,73 @@ def model_class(base: type) -> type:
     return CharstatModel
 
 
-def count(text: str, preset: Preset, engine: Backend) -> Model:
-    """The model of a text: what build_model does, without its meter and its report. A short text is counted as a whole."""
-    end, held_out = hold_out(text, preset.held_out_chars if len(text) > HELD_OUT_FROM * preset.held_out_chars else 0)
+def restored_model(stream: Mixture):
+    """What a pickled model becomes where it is read: of the CharModel of the runner there."""
+    from wikitext import CharModel
+
+    for array in (*stream.model.columns.values(), *stream.model.classes, stream.model.start):
+        array.setflags(write=False)  # subtle: pickle forgets it, and numba would compile every kernel again for arrays that can be written
+    return model_class(CharModel)(stream)
+
+
+@dataclass(frozen=True)
+class CountedModel:
+    """What a stream reads of a model, from tables that stay in memory.
+
+    manifest: as in model.Model, the tables' places and the start's layout alone."""
+
+    alphabet: Alphabet
+    contexts: tuple[Context, ...]
+    manifest: dict
+    columns: dict[str, np.ndarray]
+    vocabulary: Vocabulary
+    classes: WordClasses
+    start: np.ndarray
+    start_chars: int
+
+    def stream(self, **options) -> Mixture:
+        return Mixture(self, **options)
+
+
+def count(text: str, preset: Preset, engine: Backend, until: float = math.inf) -> CountedModel:
+    """The model of a text: what build_model does, without its meter and its report. A short text is counted as a whole.
+
+    until: time.perf_counter() at which counting is given up with OverTime; the start, which comes after it, is then left out.
+    """
+    end = len(text) - (preset.held_out_chars if len(text) > HELD_OUT_FROM * preset.held_out_chars else 0)
     contexts = select_contexts(preset.contexts, preset.order)
     alphabet = Alphabet.from_text(text, _threads(), end)
     symbols = alphabet.encode(text, _threads(), end)
     writer = ModelWriter(MemoryColumns())
     for part in engine.count(symbols, 0, contexts, model_symbol_info(alphabet), lambda name: nullcontext()):
         writer.add(part)
-    build = {"backend": engine.name, "device": engine.device}
-    about = {"order": preset.order, "preset": preset.contexts, "text": {"chars": end}, "build": build}
-    if held_out:
-        learned = learn_warm_start(writer.preview(alphabet, contexts), held_out)
-        writer.add_start(learned.values)
-        about["start"] = {"chars": len(held_out), "layout": learned.layout}
-    return writer.finish(alphabet, contexts, about)
+        if time.perf_counter() > until:
+            raise OverTime
+    model = counted_model(alphabet, contexts, writer)
+    if end == len(text):
+        return model
+    from charstat.mixers.warm_start import learn_warm_start
+
+    def look_at_the_clock(done: int) -> None:
+        if time.perf_counter() > until:
+            raise OverTime
+
+    try:
+        learned = learn_warm_start(model, text[end:], look_at_the_clock)
+    except OverTime:
+        return model
+    manifest = {**model.manifest, "start": {"layout": learned.layout}}
+    return replace(model, manifest=manifest, start=learned.values, start_chars=len(text) - end)
+
+
+def counted_model(alphabet: Alphabet, contexts: tuple[Context, ...], writer: ModelWriter) -> CountedModel:
+    """The model of the tables that were added to a writer."""
+    held = writer.columns.view()
+    columns = {name: held[name] for name in TABLE_COLUMNS}
+    vocabulary = Vocabulary(held["first_child"], held["trie_symbol"], held["first_id"], writer.words)
+    classes = WordClasses.from_flat(*(held[name] for name in CLASS_COLUMNS))
+    tables = {c.name: writer.tables[c.name] for c in contexts}
+    return CountedModel(alphabet, contexts, {"tables": tables}, columns, vocabulary, classes, held["start"], 0)
 
 
 class Entry:
@@ -106,46 +173,67 @@ class Entry:
         self.preset = Preset(**settings)
         self.contract = contract_of(base)
         self._class, self._say = model_class(base), say
-        self._engine, why = choose_backend(backend, _threads())
-        if not _compiled():
-            _compile_in_parallel(self.preset, say)
+        self._engine, why = CPUBackend(_threads()), "asked for"
+        if backend != "cpu":
+            from charstat.counting import choose_backend
+
+            self._engine, why = choose_backend(backend, _threads())
+        _compile_in_parallel(self.preset, self.contract, say)
         self._warm_up()
-        self._rate = self._measure_rate() if self.preset.chars is None else 0.0
         what = f"the {self.preset.name} preset, {self.contract} contract, counting on {self._engine.device} ({self._engine.name}: {why})"
         say(f"{what}; warm after {time.perf_counter() - started:.1f} s")
 
     def train(self, text: str):
-        """Count the text, or what the preset takes of it; the runner's CharModel."""
+        """Count what the preset takes of the text; the runner's CharModel.
+
+        Only what a device raises is caught, never what the runner does (a time limit, an interrupt). The CPU then counts in its place, if
+        the seconds that are left are enough for it.
+        """
         started = time.perf_counter()
-        taken = choose_text(text, self._chars(), self.preset.sample) or "\n"
+        until = started + LIMIT_S - RESERVE_S
         try:
-            model = count(taken, self.preset, self._engine)
-        except Exception as e:  # whatever a device can fail with, the CPU can still count
-            if self._engine.name == "cpu":
+            model, taken = self._count(text, until)
+        except Exception as e:
+            left = until - time.perf_counter()
+            if self._engine.name == "cpu" or not raised_by_device(e):
                 raise
-            self._say(f"counting on {self._engine.device} failed ({type(e).__name__}: {e}): going on with the CPU")
-            self._engine = choose_backend("cpu", _threads())[0]
-            taken = choose_text(taken, self._chars(), "first")
-            model = count(taken, self.preset, self._engine)
-        stream = model.stream()
+            failed = f"counting on {self._engine.device} failed ({type(e).__name__}: {e})"
+            if left < self.preset.cpu_s:
+                self._say(f"{failed}, and {left:.0f} s are too few for the CPU, which may take {self.preset.cpu_s:.0f} s: giving up")
+                raise
+            self._say(f"{failed}: going on with the CPU, {left:.0f} s are left")
+            self._engine = CPUBackend(_threads())
+            model, taken = self._count(text, until)
+        if self.preset.held_out_chars and not model.start_chars and len(taken) > HELD_OUT_FROM * self.preset.held_out_chars:
+            self._say(f"WARNING: after {time.perf_counter() - started:.0f} s no time was left to learn a start: NOT the preset's result")
         learned = f" and learned a start from {model.start_chars:,}" if model.start_chars else ""
         where = f"{len(taken) - model.start_chars:,} of {len(text):,} characters{learned} on {self._engine.device} ({self._engine.name})"
         self._say(f"counted {where} in {time.perf_counter() - started:.3f} s")
-        return self._class(stream)
+        return self._class(model.stream())
+
+    def _count(self, text: str, until: float) -> tuple[CountedModel, str]:
+        """(model, the characters taken). RuntimeError if the time limit would be broken."""
+        taken = text[: self.preset.chars if self._engine.name == "cpu" else self.preset.gpu_chars] or "\n"
+        try:
+            return count(taken, self.preset, self._engine, until), taken
+        except OverTime:
+            self._say(f"STOPPED: counting {len(taken):,} characters would take more than the {LIMIT_S:.0f} s that train() may take")
+            raise RuntimeError(f"counting takes more than {LIMIT_S:.0f} s on this machine") from None
 
     def _warm_up(self) -> None:
         """Run everything that will run, once, on a small text; a GPU that fails is left for the CPU here already."""
-        preset = Preset(
-            "warm", None, "first", self.preset.contexts, self.preset.order, held_out_chars=min(WARM_STEPS, self.preset.held_out_chars)
-        )
+        preset = replace(self.preset, name="warm", held_out_chars=min(WARM_STEPS, self.preset.held_out_chars))
         if self._engine.name != "cpu":
             try:
-                self._engine.warm_up(self.preset.chars)
+                self._engine.warm_up(self.preset.gpu_chars)
                 count(warm_text(), preset, self._engine)
-            except Exception as e:  # noqa: BLE001  whatever a device can fail with
+            except Exception as e:
+                # Beside a device's own errors: those of libraries that are missing, which CuPy reports as what they are.
+                if not raised_by_device(e) and type(e) not in (ImportError, ModuleNotFoundError, OSError, RuntimeError):
+                    raise
                 self._say(f"the GPU failed in the warm-up ({type(e).__name__}: {e}): going on with the CPU")
-                self._engine = choose_backend("cpu", _threads())[0]
-        cpu = self._engine if self._engine.name == "cpu" else choose_backend("cpu", _threads())[0]
+                self._engine = CPUBackend(_threads())
+        cpu = self._engine if self._engine.name == "cpu" else CPUBackend(_threads())
         text = warm_text()
         model = self._class(count(text, preset, cpu).stream())
         for _ in range(2):  # the second time from a used state
@@ -154,70 +242,64 @@ class Entry:
                 model.predict()
                 model.observe(char)
 
-    def _chars(self) -> int | None:
-        """How many characters train() takes: the preset's, or as many as the memory and, on the CPU, the time allow; None: all."""
-        if self.preset.chars is not None:
-            return self.preset.chars
-        free = free_memory_bytes()  # only now: the text itself is in memory
-        limits = [] if free is None else [int(MEMORY_SHARE * free / BYTES_PER_CHAR)]
-        if self._engine.name == "cpu":
-            limits.append(int(TIME_SHARE * self.preset.count_s * self._rate))
-        return max(1, min(limits)) if limits else None
 
-    def _measure_rate(self) -> float:
-        """Characters that the CPU counts in a second."""
-        text = warm_text(200_000)
-        started = time.perf_counter()
-        count(text, self.preset, choose_backend("cpu", _threads())[0])
-        return len(text) / (time.perf_counter() - started)
+def warm_share(share: str, settings: str, contract: str) -> None:
+    """Compile one of SHARES in this process; numba's cache on the disk takes it to the others.
 
-
-def warm_share(share: str, contexts: str, order: str) -> None:
-    """Compile one of SHARES in this process; numba's cache on the disk takes it to the others."""
-    if share == "count":
-        count(warm_text(), Preset("warm", None, "first", contexts, int(order)), choose_backend("cpu", 1)[0])
-        return
-    from charstat.gpu.backend import GPUBackend
-
-    # The array twin, and without words: no need for the counting kernels. The stream's kernels are the same for all contexts.
-    stream = count(warm_text()[:500], Preset("warm", None, "first", "o1", 1), GPUBackend(np)).stream()
-    stream.reset()
-    if share == "observe":
+    The kernels are the same for all contexts. Learning and predicting share the ones that look counts up: these are compiled with
+    learning, first thing, while the other process compiles the counting, and finds them in the cache afterwards.
+    """
+    preset = Preset(**json.loads(settings))
+    if share == "learning":
+        stream = empty_model().stream()
+        stream.reset()
         stream.observe("a")
+        if preset.held_out_chars:
+            from charstat.mixers.warm_start import learn_warm_start
+
+            learn_warm_start(empty_model(), "a")
     else:
-        stream.predict()
+        count(warm_text(), replace(preset, held_out_chars=0), CPUBackend(1))
+        stream = empty_model().stream()
+        stream.reset()
+        stream.predict() if contract == MAIN else stream.predict_char()
+
+
+def empty_model() -> CountedModel:
+    """A model of no text: its arrays are of the same types as any other's, and no kernel has run."""
+    (context,), writer = select_contexts("o1", 1), ModelWriter(MemoryColumns())
+    bits, start_bits = table_bits(context, 0, 0)
+    rows = np.empty(0, np.uint32)
+    writer.add(CountTable(context, bits, start_bits, np.zeros((1 << bits) + 1, np.uint32), np.zeros(1, np.uint64), rows))
+    return counted_model(Alphabet.from_counts(np.bincount([ord("a")])), (context,), writer)
 
 
 def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _mark() -> Path | None:
-    """The file that says that numba's cache holds this package's kernels, compiled for this machine (those of both contracts are the same)."""
-    cache = os.environ.get("NUMBA_CACHE_DIR")
-    if not cache:
-        return None
+def _mark(contract: str) -> Path:
+    """The file that says that numba's cache holds the kernels of this package, compiled for this machine."""
     import llvmlite.binding
     import numba
 
-    state = f"{charstat.__file__} {numba.__version__} {llvmlite.binding.get_host_cpu_name()}"
-    return Path(cache) / f"warm-{hashlib.sha256(state.encode()).hexdigest()[:16]}"
+    state = f"{numba.__version__} {sys.version} {llvmlite.binding.get_host_cpu_name()} {os.environ.get('NUMBA_CACHE_DIR')}"
+    return Path(charstat.__file__).parent / "__pycache__" / f"compiled-{contract}-{hashlib.sha256(state.encode()).hexdigest()[:16]}"
 
 
-def _compiled() -> bool:
-    mark = _mark()
-    return mark is None or mark.exists() or _threads() == 1
-
-
-def _compile_in_parallel(preset: Preset, say: Callable[[str], None]) -> None:
-    """Fill numba's cache with several processes; what fails there is compiled later, here."""
+def _compile_in_parallel(preset: Preset, contract: str, say: Callable[[str], None]) -> None:
+    """Fill numba's cache with two processes, unless that was done; what fails there is compiled later, here."""
+    mark = _mark(contract)
+    if mark.exists() or _threads() == 1:
+        return
     say("compiling, once on this machine (not metered) ...")
     command = [sys.executable, "-P", "-c", WORKER, json.dumps(sys.path)]
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    workers = [subprocess.Popen([*command, share, preset.contexts, str(preset.order)], **quiet) for share in SHARES]
+    workers = [subprocess.Popen([*command, share, json.dumps(asdict(preset)), contract], **quiet) for share in SHARES]
     failed = [worker for worker in workers if worker.wait()]
     if not failed:
         try:
-            _mark().touch()
+            mark.parent.mkdir(exist_ok=True)
+            mark.touch()
         except OSError:
             pass

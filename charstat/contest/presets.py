@@ -1,9 +1,6 @@
-"""What a submission counts: which part of the training text, and which contexts. The figures behind "gate" are in bench/contest/.
+"""What a submission counts: how much of the training text, and which contexts. The figures behind "gate" are in bench/contest/.
 
-    first       the first N characters
-    articles    whole articles at even distances over the whole text, N characters in all: more topics for the same work
-
-An article starts at a line " = Title = "; the lines of its sections have two equals signs or more. Nothing here looks at val.
+Everything is part of the preset, and nothing is measured when it runs: the same text gives the same model on any machine.
 """
 
 from __future__ import annotations
@@ -13,33 +10,26 @@ from dataclasses import asdict, dataclass
 from charstat.errors import UserError
 from charstat.ngram.contexts import select_contexts
 
-SAMPLES = ("first", "articles")
-TITLE, SECTION = "\n = ", "="
-PROBES = 16  # articles that are looked at for their mean length
-CHUNK = 1 << 16  # characters searched at a time: articles are found near where they are looked for
-
 
 @dataclass(frozen=True)
 class Preset:
-    """chars: how many characters are counted (None: all that the time and the memory allow); contexts, order: as for `charstat build`.
+    """The first `chars` characters are counted on the CPU, the first `gpu_chars` on a GPU; contexts, order: as for `charstat build`.
 
-    count_s: the seconds that counting may take where chars is None; without a GPU, the text is cut to what can be counted in them.
-    held_out_chars: so many at the end of what is taken are not counted, but the mixture learns its start from them.
+    held_out_chars: so many at the end of what is taken are not counted, but the mixture learns its start from them. cpu_s: seconds that
+    the CPU takes at most, on two busy cores (measured, rounded up): after a GPU has failed, it is tried if as many are left.
     """
 
     name: str
-    chars: int | None
-    sample: str
+    chars: int
+    gpu_chars: int
     contexts: str
     order: int
-    count_s: float = 200.0
     held_out_chars: int = 0
+    cpu_s: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.sample not in SAMPLES:
-            raise UserError(f"{self.sample!r} is no way to choose text: there are {', '.join(SAMPLES)}")
-        if self.chars is not None and self.chars < 1:
-            raise UserError(f"a preset counts at least one character, not {self.chars}")
+        if min(self.chars, self.gpu_chars) < 1:
+            raise UserError(f"a preset counts at least one character, not {min(self.chars, self.gpu_chars)}")
         if self.held_out_chars < 0:
             raise UserError(f"{self.held_out_chars} characters cannot be held out")
         select_contexts(self.contexts, self.order)
@@ -49,84 +39,6 @@ class Preset:
 
 
 PRESETS = {
-    "gate": Preset("gate", chars=13_000_000, sample="first", contexts="words", order=8),
-    "full": Preset("full", chars=None, sample="first", contexts="default", order=14, held_out_chars=1_000_000),
+    "gate": Preset("gate", 16_000_000, 16_000_000, "words", 8),
+    "full": Preset("full", 400_000_000, 540_000_000, "default", 14, held_out_chars=1_000_000, cpu_s=220.0),
 }
-
-
-def choose_text(text: str, chars: int | None, sample: str = "first") -> str:
-    """The `chars` characters that are counted (all of a shorter text). sample: see the module's header."""
-    if chars is None or len(text) <= chars:
-        return text
-    if sample == "first":
-        return text[:chars]
-    return "".join(text[start:end] for start, end in _article_spans(text, chars))
-
-
-def next_article(text: str, at: int, end: int) -> int:
-    """Where the first title line at or after `at` starts (the line break before it), below `end`; otherwise `end`."""
-    while at < end:
-        found = text.find(TITLE, at, min(end, at + CHUNK) + len(TITLE))
-        if found < 0:
-            at += CHUNK
-        elif text[found + len(TITLE) : found + len(TITLE) + 1] != SECTION and _is_title(text, found + 1):
-            return found
-        else:
-            at = found + 1
-    return end
-
-
-def _is_title(text: str, line: int) -> bool:
-    """Whether the line that starts there ends like a title; a paragraph can start with an equals sign, too."""
-    stop = text.find("\n", line, line + 400)
-    return stop > line and text.endswith(" = ", line, stop)
-
-
-def _article_spans(text: str, chars: int) -> list[tuple[int, int]]:
-    """(start, end) of articles at even distances, rising, without overlaps, of exactly `chars` characters in all.
-
-    The distances come from the mean length of a few articles. If the articles found are too few, those half-way between are added, and
-    so on; what remains missing (a text with hardly any title) is filled from the start. O(articles chosen), not O(text).
-    """
-    n = len(text)
-
-    def article_at(at: int) -> tuple[int, int]:
-        start = next_article(text, at, n)
-        return start, next_article(text, start + 1, n) if start < n else n
-
-    probes = [article_at(i * n // PROBES) for i in range(PROBES)]
-    mean = max(1, sum(end - start for start, end in probes) // PROBES)
-    spots = max(1, chars // mean)
-    chosen: dict[int, int] = {}
-    held = 0
-    for offset in (0.0, 0.5, 0.25, 0.75):
-        for i in range(spots):
-            start, end = article_at(int((i + offset) * n / spots))
-            if start < end and start not in chosen:
-                chosen[start] = end
-                held += end - start
-        if held >= chars:
-            break
-    spans = sorted(chosen.items())
-    if held < chars:  # the gaps, from the start, as far as they are needed
-        spans = _fill(spans, chars - held, n)
-    over = sum(end - start for start, end in spans) - chars
-    while over > 0:  # subtle: taken off the last articles, so that whole ones stay whole
-        start, end = spans.pop()
-        if end - start > over:
-            spans.append((start, end - over))
-        over -= end - start
-    return spans
-
-
-def _fill(spans: list[tuple[int, int]], missing: int, n: int) -> list[tuple[int, int]]:
-    filled, at = [], 0
-    for start, end in [*spans, (n, n)]:
-        more = min(missing, start - at)
-        if more > 0:
-            filled.append((at, at + more))
-            missing -= more
-        if end > start:
-            filled.append((start, end))
-        at = end
-    return filled

@@ -23,9 +23,9 @@ def show_bundle(bundle: Bundle, as_json: bool) -> None:
     if as_json:
         return _print_json({
             "path": str(bundle.path), "preset": preset.to_dict(), "backend": bundle.backend, "author": bundle.author, "bytes": bundle.bytes,
-            "wheel": bundle.wheel_name, "wheel_sha256": bundle.wheel_sha256, "wheel_bytes": bundle.wheel_bytes,
+            "files": bundle.files, "sources_sha256": bundle.sha256,
         })  # fmt: skip
-    chars = "all, as far as time and memory go" if preset.chars is None else f"{preset.chars:,}, {preset.sample}"
+    chars = f"the first {preset.chars:,}" + (f" ({preset.gpu_chars:,} on a GPU)" if preset.gpu_chars != preset.chars else "")
     if preset.held_out_chars:
         chars += f"; the last {preset.held_out_chars:,} are not counted, but the mixture learns its start from them"
     _show(_facts("Submission", False, [
@@ -35,7 +35,8 @@ def show_bundle(bundle: Bundle, as_json: bool) -> None:
         ("Characters", chars),
         ("Order, contexts", f"{preset.order}, {preset.contexts}"),
         ("Backend", bundle.backend),
-        ("Embedded", f"{bundle.wheel_name}, SHA-256 {bundle.wheel_sha256}"),
+        ("Sources", f"{bundle.files} files, SHA-256 {bundle.sha256}"),
+        ("Beside it", "README.md: read it, it says how to submit"),
     ]))  # fmt: skip
 
 
@@ -52,13 +53,18 @@ def show_contest(result: dict[str, Any], as_json: bool) -> None:
         ("Text", result["data"]["description"]),
         ("Characters", f"{result['train_chars']:,} to train on, {result['val_chars']:,} scored"),
         ("Contract", result["contract"]),
-        ("train()", f"{result['training_duration_s']:.3f} s"),
+        (
+            "train()",
+            f"{result['training_duration_s']:.3f} s" + (f", {cpu:.2f} s of CPU time" if (cpu := result["train_cpu_s"]) is not None else ""),
+        ),
         ("GPU", result["gpu_name"] or f"— ({result['reasons'].get('gpu_name')})"),
         ("Energy, GPU net", _joules(result, "training_energy_J")),
     ]
     if result["contract"] == "dev":
-        rows += [("Energy, CPU", f"{_joules(result, 'cpu_energy_J')} (42.5 W, as in the contest)"),
+        rows += [("Energy, CPU", f"{_joules(result, 'cpu_energy_J')} ({result['cpu_counted_by']})"),
                  ("Energy, total", Text(_joules(result, "total_energy_J"), "bold"))]  # fmt: skip
+        if result["no_op"] is not None:
+            rows.append(("A train() of nothing", _no_op(result["no_op"])))
     rows += [("CPU by its counters", _joules(result, "cpu_measured_J")), ("Accuracy", Text(accuracy, "bold")), ("Verdict", verdict)]
     rows += [("Note", Text(note, "yellow")) for note in result["notes"]]
     table = _table("Not metered by the contest", ("Step", "left"), ("Time", "right"), ("GPU gross", "right"), ("CPU", "right"))
@@ -73,3 +79,9 @@ def show_contest(result: dict[str, Any], as_json: bool) -> None:
 def _joules(result: dict[str, Any], key: str) -> str:
     value = result[key]
     return f"— ({result['reasons'].get(key)})" if value is None else f"{value:,.1f} J" if value >= 10 else f"{value:.3f} J"
+
+
+def _no_op(figures: dict[str, Any]) -> str:
+    gpu = "—" if figures["training_energy_J"] is None else f"{figures['training_energy_J']:,.1f} J"
+    total = "—" if figures["total_energy_J"] is None else f"{figures['total_energy_J']:,.1f} J"
+    return f"{total} (GPU {gpu}, CPU {figures['cpu_energy_J']:,.1f} J) in {figures['whole_seconds']:.2f} s, CodeCarbon's start included"

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numba import njit
 
-from charstat.cpu.classes import learn_classes
 from charstat.cpu.orders import exact_tables
 from charstat.cpu.sorting import run_lengths, sorted_keys
 from charstat.cpu.words import TokenFeatures, Tokens, token_features, tokenize, word_keys
@@ -80,6 +79,8 @@ class CPUBackend:
                 tokens = tokenize(symbols, n_history, info)
                 yield tokens.vocabulary
             if classes is None and any(c.needs_classes for c in words):
+                from charstat.cpu.classes import learn_classes
+
                 with phase("classes"):
                     hashes, spoken = tokens.attributes[:, HASH].copy(), tokens.attributes[:, LENGTH] > 0
                     classes = learn_classes(tokens.ids, hashes, spoken, self.threads)

@@ -135,7 +135,8 @@ def _grow_vocabulary(symbols, starts, done, slots, owners, samples, ids):
     mask = slots.shape[0] - 1
     room = np.empty(slots.shape[0] // 2, np.int64)
     distinct = samples.shape[0]
-    room[:distinct] = samples
+    for w in range(distinct):  # subtle: an assignment of arrays compiles for seconds, its error message included
+        room[w] = samples[w]
     n = ids.shape[0]
     while done < n:
         h = _token_hash(symbols, starts[done], starts[done + 1])
@@ -203,7 +204,8 @@ def _snapshot(ids, attributes, classes, snapshots):
     features = np.zeros(N_FEATURES, np.uint64)
     for t in range(ids.shape[0]):
         if t % SNAPSHOT_TOKENS == 0:
-            snapshots[t // SNAPSHOT_TOKENS] = features
+            for f in range(N_FEATURES):
+                snapshots[t // SNAPSHOT_TOKENS, f] = features[f]
         _push_token(features, attributes[ids[t]], classes[ids[t]])
 
 

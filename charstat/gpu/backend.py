@@ -30,6 +30,7 @@ from charstat.cpu.backend import CPUBackend, join_runs
 from charstat.cpu.classes import learn_classes
 from charstat.cpu.orders import short_windows
 from charstat.energy import NvmlReader
+from charstat.errors import raised_by_device
 from charstat.gpu.arrays import Array, Arrays, CupyArrays, NumpyArrays
 from charstat.gpu.kernels import has_kernel
 from charstat.gpu.keys import WINDOW, Text, char_keys, window_keys
@@ -158,7 +159,9 @@ class GPUBackend:
                     for found in weigh_on_device(self.arrays, tables, symbols, n_history, tree, alpha, copier):
                         yield found
                         done += 1
-                except MemoryError:
+                except MemoryError as e:
+                    if not raised_by_device(e):
+                        raise
                     fits = False  # subtle: as in _Job._attempt, the device's memory is freed only below
                 if not fits:
                     self.arrays.release()
@@ -268,8 +271,10 @@ class _Job:
         while plan is not None:
             try:
                 return step(plan)
-            except MemoryError:
-                pass  # subtle: the memory of the failed step is freed only here, once the exception and its frames are gone
+            except MemoryError as e:
+                if not raised_by_device(e):
+                    raise
+                # subtle: the memory of the failed step is freed only here, once the exception and its frames are gone
             self._make_room()
             plan = plan.smaller()
         return None
@@ -291,8 +296,9 @@ class _Job:
             try:
                 with self.phase("words"):
                     return tokenize(self.arrays, self.text, self.n_history, self.info, parts)
-            except MemoryError:
-                pass
+            except MemoryError as e:
+                if not raised_by_device(e):
+                    raise
             self._make_room()
         return None
 

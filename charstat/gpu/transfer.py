@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from charstat.errors import raised_by_device
+
 SLOTS = 8
 SLOT_BYTES = 16 << 20
 COPIERS = 4
@@ -47,7 +49,9 @@ class _Slot:
     def __init__(self, cupy: Any, nbytes: int):
         try:
             self.bytes = np.frombuffer(cupy.cuda.alloc_pinned_memory(nbytes), np.uint8, nbytes)
-        except (RuntimeError, MemoryError):  # a limit on locked memory: copies from ordinary memory work, too, but more slowly
+        except (RuntimeError, MemoryError) as e:  # a limit on locked memory: copies from ordinary memory work, too, but more slowly
+            if not raised_by_device(e):
+                raise
             self.bytes = np.empty(nbytes, np.uint8)
         self.copied = cupy.cuda.Event(block=True, disable_timing=True)  # waiting threads sleep
         self.emptied: Future | None = None

@@ -28,6 +28,7 @@ import numpy as np
 
 from charstat.ctw.links import UNSET, is_exact
 from charstat.ctw.weights import BETA_MAX, HALF_LOG_2PI, LOG_HALF, UNITS_PER_NAT, gamma_table, joint_nodes, n_slots
+from charstat.errors import DeviceMemoryError
 from charstat.gpu.arrays import Array, Arrays, spans
 from charstat.gpu.keys import Text, char_identities, mix57, unmix57
 from charstat.gpu.memory import chunk_size
@@ -61,7 +62,7 @@ class Level:
         self.table, self.n, self.rows = table, table.n_contexts, table.n_rows
         self.slots = n_slots(table)
         if max(self.slots, self.rows + 1) >= MAX_SLOTS:
-            raise MemoryError(f"{self.slots} slots of {table.context.name}")
+            raise DeviceMemoryError(f"{self.slots} slots of {table.context.name}")
         xp = arrays.xp
         records = upload(table.records)
         self.starts = (records & np.uint64((1 << table.start_bits) - 1)).astype(np.int64)

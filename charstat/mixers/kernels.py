@@ -105,7 +105,9 @@ def distribution(fixed, s, out):
         if reach_p[v] < PRUNE:
             p = leaf_share[v]
         else:
-            ones[:] = mass[child[v, 1]]
+            one = child[v, 1]
+            for k in range(ones.shape[0]):  # subtle: an assignment of arrays compiles for seconds, its error message included
+                ones[k] = mass[one, k]
             fill_inputs(
                 v, mass, v, ones, x, 0, columns, states, bins, ratio_bins, count_states, online_states, logits,
                 shares, chains, match_logits, match_states, expected, match_bucket, lowest, mid, end, experts,
@@ -151,7 +153,9 @@ def most_likely(fixed, s, best_rare):
         if reach_p[v] < PRUNE:
             p = leaf_share[v]
         else:
-            ones[:] = mass[child[v, 1]]
+            one = child[v, 1]
+            for k in range(ones.shape[0]):  # subtle: an assignment of arrays compiles for seconds, its error message included
+                ones[k] = mass[one, k]
             fill_inputs(
                 v, mass, v, ones, x, 0, columns, states, bins, ratio_bins, count_states, online_states, logits,
                 shares, chains, match_logits, match_states, expected, match_bucket, lowest, mid, end, experts,

@@ -106,7 +106,9 @@ def path_masses(fixed, s, symbol):
     depth = tree.depth[symbol]
     if s.cursor[TREE_READY]:
         for d in range(depth + 1):
-            mass[d] = s.tree_mass[tree.path_node[symbol, d]]
+            v = tree.path_node[symbol, d]
+            for k in range(mass.shape[1]):  # subtle: as in kernels.distribution, no assignment of arrays
+                mass[d, k] = s.tree_mass[v, k]
         return
     first_word = fixed.chains.first_word
     fill_path(t.rows, s.overlay.pool, first_word, t.families, s.static_rows, s.online, tree.shared[symbol], mass[: depth + 1])
