@@ -5,7 +5,8 @@
                   with the last character
     s1.3  s1.4    sparse: the characters at these distances, skipping those between
     p             the prefix of the current word: the start of a run of characters other than space and newline
-    p.w1.w2 ...   the prefix and features of the words before it; w1 is the previous word (see hashing.WORD_FIELDS)
+    p.w1.w2 ...   the prefix and features of the words before it; w1 is the previous word (see hashing.WORD_FIELDS).
+                  A word without a class has its shape in place of one (ngram/classes.py)
 
 This file names contexts and parses names; the keys are made in hashing.py, the word features in words.py.
 """

@@ -123,7 +123,7 @@ WORD_FIELDS = {
     "lower2": "w2 in lower case",
     "suffix": "the last three characters of w1",
     "suffixes": "the last two characters of w1 and of w2",
-    "k1": "the class of w1 among 256 (words without a class: their shape)",
+    "k1": "the class of w1 among 256",
     "k2": "the class of w2 among 256",
     "k3": "the class of w3 among 256",
     "k4": "the class of w4 among 256",
