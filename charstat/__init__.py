@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from charstat.alphabet import Alphabet
     from charstat.charmodel_api import CharModel, EvalResult, evaluate
     from charstat.corpus import Corpus, HubUnavailable, open_corpus
-    from charstat.counting import Progress, build_model
+    from charstat.counting import build_model
     from charstat.energy import EnergyMeter, EnergyReport
     from charstat.errors import (
         ArgumentError,
@@ -41,12 +41,13 @@ if TYPE_CHECKING:
     )
     from charstat.model import Model
     from charstat.ngram.contexts import Context, select_contexts
+    from charstat.pipeline import Progress
 
 _HOMES = {
     "charstat.alphabet": ("Alphabet",),
     "charstat.charmodel_api": ("CharModel", "EvalResult", "evaluate"),
     "charstat.corpus": ("Corpus", "HubUnavailable", "open_corpus"),
-    "charstat.counting": ("Progress", "build_model"),
+    "charstat.counting": ("build_model",),
     "charstat.energy": ("EnergyMeter", "EnergyReport"),
     "charstat.errors": (
         *("ArgumentError", "BackendUnavailable", "CharstatError", "ContextError", "CorpusError", "FormatError"),
@@ -54,6 +55,7 @@ _HOMES = {
     ),
     "charstat.model": ("Model",),
     "charstat.ngram.contexts": ("Context", "select_contexts"),
+    "charstat.pipeline": ("Progress",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

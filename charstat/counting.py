@@ -6,7 +6,7 @@
     model = counted.model(build={...})                 the Model, in memory or in its directory
 
 build_model does that with a meter, checksums, progress and a report; a Watch can stop the work at any step by raising an exception. The
-contest's entry takes the same steps by itself (contest/entry.py): there seconds are joules, and a submission carries all that it imports.
+counting itself is pipeline.count_tables, which the contest's entry calls, too: there seconds are joules.
 
 A backend is an object with `name`, `device`, `synchronize()` and `count(symbols, n_history, contexts, info, phase)`, which yields the
 vocabulary and a CountTable for every context, in any order (cpu/backend.py, gpu/backend.py). All backends yield the same arrays,
@@ -21,7 +21,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -39,7 +38,8 @@ from charstat.ngram.classes import WordClasses
 from charstat.ngram.contexts import DEFAULT_ORDER, Context, context_list, select_contexts
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.table import CountTable
-from charstat.ngram.words import SymbolInfo, Vocabulary, model_symbol_info
+from charstat.ngram.words import SymbolInfo, Vocabulary
+from charstat.pipeline import Progress, Watch, count_tables
 from charstat.registry import DEFAULT_MODEL, check_models, needed_contexts, parse_models, wants_tree_weights
 from charstat.storage import DirectoryColumns, MemoryColumns
 from charstat.tree import TreeArrays
@@ -76,16 +76,6 @@ class Backend(Protocol):
         alpha: float,
         phase: Callable,
     ) -> Iterator[tuple[str, np.ndarray]]: ...
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a progress callback is told: the phase that is running, `done` of `total` steps, and the share of the phase done, if known."""
-
-    phase: str
-    done: int
-    total: int
-    share: float = 0.0
 
 
 def free_memory_bytes() -> int | None:
@@ -194,31 +184,6 @@ class CountingPlan:
         return 2 + len(self.contexts) + max(0, len(self.tree_orders) - 1) + bool(self.held_out_chars)
 
 
-class Watch:
-    """Follows a build: meters each phase, counts the steps, tells the caller. A plain Watch() does nothing."""
-
-    def __init__(self, steps: int = 0, meter: EnergyMeter | None = None, progress: Callable[[Progress], None] | None = None):
-        self._steps, self._meter, self._progress = steps, meter, progress
-        self._done = 0
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Surrounds the work of one phase."""
-        self.tell(name)
-        with nullcontext() if self._meter is None else self._meter.phase(name):
-            yield
-
-    def step(self, name: str) -> None:
-        """One step more is done."""
-        self._done += 1
-        self.tell(name)
-
-    def tell(self, name: str, share: float = 0.0) -> None:
-        """Tell the caller where the build is."""
-        if self._progress:
-            self._progress(Progress(name, self._done, self._steps, share))
-
-
 @dataclass
 class CountedText:
     """What count_text() counted, not yet a Model: counted_chars characters of the text; held_out is the rest of it.
@@ -292,42 +257,11 @@ def count_text(
             f"the text has {len(history) + end:,} characters; the tables hold at most {MAX_CHARS - 1:,}: count less with --limit"
         )
     writer = ModelWriter(MemoryColumns() if columns is None else columns)
-    alphabet, symbols = _encode(text, end, history, alphabet, threads, watch)
-    _count(engine, symbols, len(history), plan.contexts, alphabet, classes, writer, watch)
+    alphabet, symbols = count_tables(
+        text, end, plan.contexts, engine, writer, alphabet=alphabet, classes=classes, history=history, threads=threads, watch=watch
+    )
     _weigh(engine, symbols, len(history), plan.tree_orders, alphabet, writer, watch)
     return CountedText(plan, alphabet, writer, end, held_out)
-
-
-def _encode(text: str, end: int, history: str, alphabet: Alphabet | None, threads: int | None, watch: Watch) -> tuple[Alphabet, np.ndarray]:
-    """The alphabet, and the symbols of history and text[:end]: uint8. The text is not copied."""
-    with watch.phase("encode"):
-        alphabet = alphabet or Alphabet.from_text(text, threads, end)
-        symbols = alphabet.encode(text, threads, end)
-        if history:
-            symbols = np.concatenate([alphabet.encode(history, threads), symbols])
-    watch.step("encode")
-    return alphabet, symbols
-
-
-def _count(
-    engine: Backend,
-    symbols: np.ndarray,
-    n_history: int,
-    contexts: tuple[Context, ...],
-    alphabet: Alphabet,
-    classes: WordClasses | None,
-    writer: ModelWriter,
-    watch: Watch,
-) -> None:
-    """The vocabulary, the word classes and the table of every context, written as the backend hands them out."""
-    if classes is not None:
-        writer.add(classes)
-    for part in engine.count(symbols, n_history, contexts, model_symbol_info(alphabet), watch.phase, classes):
-        if isinstance(part, CountTable):
-            watch.step(part.context.name)
-        else:
-            watch.tell("classes" if isinstance(part, WordClasses) else "words")
-        writer.add(part)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +37,8 @@ from charstat.model import ModelWriter
 from charstat.ngram.classes import WordClasses
 from charstat.ngram.contexts import Context, select_contexts
 from charstat.ngram.table import CountTable, table_bits
-from charstat.ngram.words import Vocabulary, model_symbol_info
+from charstat.ngram.words import Vocabulary
+from charstat.pipeline import Watch, count_tables
 from charstat.storage import CLASS_COLUMNS, TABLE_COLUMNS, MemoryColumns
 from charstat.warm_up import warm_text
 
@@ -56,6 +56,18 @@ WORKER = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from charstat
 
 class OverTime(Exception):
     """Counting would break the time limit."""
+
+
+class Deadline(Watch):
+    """Stops the work with OverTime at time.perf_counter() = until; looks at the clock after every table."""
+
+    def __init__(self, until: float):
+        super().__init__()
+        self._until = until
+
+    def tell(self, name: str, share: float = 0.0) -> None:
+        if time.perf_counter() > self._until:
+            raise OverTime
 
 
 def contract_of(base: type) -> str:
@@ -130,25 +142,15 @@ def count(text: str, preset: Preset, engine: Backend, until: float = math.inf) -
     until: time.perf_counter() at which counting is given up with OverTime; the start, which comes after it, is then left out.
     """
     end = len(text) - (preset.held_out_chars if len(text) > HELD_OUT_FROM * preset.held_out_chars else 0)
-    contexts = select_contexts(preset.contexts, preset.order)
-    alphabet = Alphabet.from_text(text, _threads(), end)
-    symbols = alphabet.encode(text, _threads(), end)
-    writer = ModelWriter(MemoryColumns())
-    for part in engine.count(symbols, 0, contexts, model_symbol_info(alphabet), lambda name: nullcontext()):
-        writer.add(part)
-        if time.perf_counter() > until:
-            raise OverTime
+    contexts, writer, watch = select_contexts(preset.contexts, preset.order), ModelWriter(MemoryColumns()), Deadline(until)
+    alphabet, _ = count_tables(text, end, contexts, engine, writer, threads=_threads(), watch=watch)
     model = counted_model(alphabet, contexts, writer)
     if end == len(text):
         return model
     from charstat.mixers.warm_start import learn_warm_start
 
-    def look_at_the_clock(done: int) -> None:
-        if time.perf_counter() > until:
-            raise OverTime
-
     try:
-        learned = learn_warm_start(model, text[end:], look_at_the_clock)
+        learned = learn_warm_start(model, text[end:], lambda done: watch.tell("learn"))
     except OverTime:
         return model
     manifest = {**model.manifest, "start": {"layout": learned.layout}}
