@@ -221,7 +221,7 @@ class ClassesTwin:
         for word in words[len(self.words) :]:
             scores = self.scores.get(string_hash(word, alphabet))
             if scores is not None:
-                self.sums = [s - s // 256 + 256 * score for s, score in zip(self.sums, scores, strict=True)]
+                self.sums = [s - s // 128 + 256 * score for s, score in zip(self.sums, scores, strict=True)]
                 self.added += 1
                 if self.added % TOPIC_STEP == 0:
                     self.now = self.sums.index(max(self.sums))

@@ -4,10 +4,10 @@
               stands. Fields k1 .. k4 and K1, K2 of the contexts are the classes of the words before:
               0 no word, 1 + class, or 1 + classes + shape
     topic     every word says how well it goes with each topic: a score, about log2 of how much likelier it is there. The scores of a
-              text's words are summed up, and the sums fade by 1 / 256 at every word that has scores (the most frequent have none);
+              text's words are summed up, and the sums fade by 1 / 128 at every word that has scores (the most frequent have none);
               at every TOPIC_STEP-th of those the topic becomes the one with the largest sum. Field topic: 0 none yet, 1 + topic
 
-    sum[t] <- sum[t] - sum[t] / 256 + score[word, t]      int8 scores: a sum with its 8 bits of fraction stays under 2**23
+    sum[t] <- sum[t] - sum[t] / 128 + score[word, t]      int8 scores: a sum with its 8 bits of fraction stays under 2**22
 
 All of it is whole numbers, and the stream and the counting run the same few lines: they agree at every word, however a text is cut.
 A word is known by its hash (words.HASH), which is made of symbol numbers: classes belong to one alphabet.
@@ -26,7 +26,7 @@ SMALL, LARGE = 256, 1024  # classes
 TOPICS = 256
 TOPIC_STEP = 16  # words with scores between two looks for the best topic
 SCORE_UNIT = 31.0  # a score is so many times the natural logarithm
-FADE_BITS, FRACTION_BITS = 8, 8
+FADE_BITS, FRACTION_BITS = 7, 8
 TOPIC_STATE = TOPICS + 1  # the sums, and how many words came since the last look
 U1 = np.uint64(1)
 
