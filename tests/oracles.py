@@ -388,22 +388,26 @@ class TreeTwin:
 UNIT = 4096
 FAST, SLOW = 26214, 62259  # 0.4 and 0.95 of 65536
 MOST = (1 << 23) - 1
+MOST_SEEN = 511
 
 
 class OverlayTwin:
-    """(family, key) -> {symbol: [fast, slow]} in units of 1/4096, in the order of first sight."""
+    """(family, key) -> {symbol: [fast, slow, seen]} in the order of first sight; fast and slow in units of 1/4096."""
 
     def __init__(self):
         self.counts: dict[tuple, dict[int, list[int]]] = {}
 
     def observe(self, family: int, key: object, seen: int) -> None:
         here = self.counts.setdefault((family, key), {})
-        for s, pair in here.items():
+        for s, entry in here.items():
             if s == seen:
-                pair[:] = min(pair[0] + UNIT, MOST), min(pair[1] + UNIT, MOST)
+                entry[:] = min(entry[0] + UNIT, MOST), min(entry[1] + UNIT, MOST), entry[2] + 1
             else:
-                pair[:] = max(pair[0] * FAST >> 16, 1), max(pair[1] * SLOW >> 16, 1)
-        here.setdefault(seen, [UNIT, UNIT])
+                entry[:2] = max(entry[0] * FAST >> 16, 1), max(entry[1] * SLOW >> 16, 1)
+        here.setdefault(seen, [UNIT, UNIT, 1])
+        if here[seen][2] > MOST_SEEN:
+            for entry in here.values():
+                entry[2] = (entry[2] + 1) // 2
 
     def get(self, family: int, key: object) -> dict[int, list[int]]:
         return self.counts.get((family, key), {})
@@ -538,10 +542,11 @@ class MixtureTwin:
                 self.sources[k] = self.tables[k].get(identity, {})
                 self.keys[k] = identity
             seen = self.overlay.get(k, self.keys[k])
-            self.sources[f + k] = {s: pair[1 if context.is_words else 0] for s, pair in seen.items()}  # slow for words
+            self.sources[f + k] = {s: entry[1 if context.is_words else 0] for s, entry in seen.items()}  # slow for words
             if context.kind == CHARS:
                 longest_static = k + 1 if self.sources[k] else longest_static
                 longest_online = k + 1 if seen else longest_online
+            self.sources[k] = {s: self.sources[k].get(s, 0) + seen.get(s, [0, 0, 0])[2] for s in self.sources[k] | seen}
         before, previous = ([0, 0, *self.symbols])[-2:]
         place = min(len(self.current), WORD_PLACES - 1)
         kind = char_class(self.alphabet.chars[previous]) if previous != ESCAPE else "other"

@@ -78,7 +78,7 @@ def _evidence_weight(layout: MixerLayout, rates: MixerRates) -> float:
 
 
 INPUTS = (
-    Input("static", "evidence of each context's static counts", lambda m: m.families, _evidence_weight),
+    Input("static", "evidence of each context's static counts, the stream's own added", lambda m: m.families, _evidence_weight),
     Input("online", "evidence of each context's online counts", lambda m: m.families, _evidence_weight),
     Input("order_chain", "back-off chain: character orders, shortest first", initial=lambda m, r: r.initial_chain),
     Input("nested_chain", "the same chain continued with p, p.w1, p.w1.w2, ...", initial=lambda m, r: r.initial_chain),
@@ -182,6 +182,7 @@ class MixerLayout:
             "contexts": [astuple(c) for c in self.contexts],
             "inputs": [(i.name, i.count(plain)) for i in INPUTS],
             "selector_sets": [(s.name, s.rows(plain)) for s in SELECTOR_SETS],
+            "static": "tables and stream",  # what is counted as static evidence
             "evidence": (COUNT_EDGES, RATIO_EDGES, LENGTH_BUCKETS),
             "lanes": LANES,
         }
