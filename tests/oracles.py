@@ -535,7 +535,8 @@ class MixtureTwin:
                     if len(self.words[word_id]) > at:
                         s = self.words[word_id][at]
                         self.sources[k][s] = self.sources[k].get(s, 0) + count
-                self.keys[k] = (word_context(context, self.features), known_word(self.current))
+                prefix = known_word(self.current)
+                self.keys[k] = (word_context(context, self.features), prefix if context.param else lower_word(prefix, self.alphabet))
                 hits += bool(self.sources[k])
             elif len(self.symbols) >= context.reach:
                 identity = char_identity(context.kind, context.param, self.symbols[-24:], self.classes)
