@@ -360,7 +360,10 @@ def trie_words(trie) -> list[tuple[int, ...]]:
 
 
 class TreeTwin:
-    """paths[symbol]: the decisions (node, bit); under[node, bit]: the symbols on that side. Nodes are named by their path."""
+    """paths[symbol]: the decisions (node, bit); under[node, bit]: the symbols on that side; numbers[node]: breadth first.
+
+    Nodes are named by their path.
+    """
 
     def __init__(self, code: str):
         self.paths: dict[int, list[tuple[str, int]]] = {}
@@ -381,6 +384,7 @@ class TreeTwin:
             return self.under[path, 0] | self.under[path, 1]
 
         self.symbols = read("")
+        self.numbers = {node: i for i, node in enumerate(sorted({node for node, _ in self.under}, key=lambda n: (len(n), n)))}
 
 
 # The overlay: what was seen, with recent symbols counting more.
@@ -488,13 +492,15 @@ class MixtureTwin:
     """
 
     def __init__(self, model, rates=None, experts=0, match=True):
-        from charstat.mixers import back_off, evidence, kernels, layout, logistic
+        from charstat.mixers import back_off, evidence, kernels, last_stage, layout, logistic
 
         self.rates = rates or layout.MixerRates()
         self.count_edges, self.count_typical = evidence.COUNT_EDGES, evidence.COUNT_TYPICAL
         self.ratio_edges, self.ratio_typical = evidence.RATIO_EDGES, (0.0, *evidence.RATIO_TYPICAL, 1.0)
         self.prune, self.chain_prior, self.online_weight = kernels.PRUNE, back_off.CHAIN_PRIOR, back_off.ONLINE_WEIGHT
         self.bias, self.smallest = float(kernels.BIAS), logistic.P_MIN
+        self.map_share, self.map_rate = last_stage.SHARE, last_stage.RATE
+        self.maps: dict[tuple, float] = {}
         self.hit_levels, self.match_levels = layout.HIT_LEVELS, layout.MATCH_LEVELS
 
         self.alphabet = model.alphabet
@@ -646,6 +652,27 @@ class MixtureTwin:
         p = 1.0 / (1.0 + math.exp(-float(w @ x)))
         return min(max(p, self.smallest), 1.0 - self.smallest), x, w, names
 
+    def _points(self, node: str, p: float) -> list[tuple[tuple, float]]:
+        """The last stage: [(name, share)] of the points on both sides of p, in both maps."""
+        before, previous = ([0, 0, *self.symbols])[-2:]
+        hashed = ((mix64(pack([before, previous])) >> 49) + self.tree.numbers[node] * 20251) % (1 << 15)
+        place = (min(max(math.log(p / (1.0 - p)), -8.0 + 1e-6), 8.0 - 1e-6) + 8.0) * 2.0
+        below = int(place)
+        part = place - below
+        rows = (("node and previous", node, previous), ("hashed", hashed))
+        return [((row, below + side), part if side else 1.0 - part) for row in rows for side in (0, 1)]
+
+    def _refine(self, p: float, points: list[tuple[tuple, float]]) -> float:
+        said = sum(share * self._point(name) for name, share in points)
+        return (1.0 - 2.0 * self.map_share) * p + self.map_share * said
+
+    def _point(self, name: tuple) -> float:
+        return float(self.maps.get(name, np.float32(1.0 / (1.0 + math.exp(8.0 - name[1] / 2.0)))))
+
+    def _learn_point(self, name: tuple, share: float, bit: int) -> None:
+        old = self._point(name)
+        self.maps[name] = np.float32(old) + np.float32(self.map_rate * share * (bit - old))
+
     def _walk(self, symbol: int) -> tuple[float, list[tuple]]:
         reach, decided = 1.0, []
         for node, bit in self.tree.paths[symbol]:
@@ -654,8 +681,9 @@ class MixtureTwin:
                 p = ones / (ones + zeros)
             else:
                 decision = self._decide(node)
-                p = decision[0]
-                decided.append((node, bit, *decision))
+                points = self._points(node, decision[0])
+                p = self._refine(decision[0], points)
+                decided.append((node, bit, points, *decision))
             reach *= p if bit else 1.0 - p
         return reach, decided
 
@@ -674,12 +702,14 @@ class MixtureTwin:
         self._look_up()
         probability, decided = self._walk(seen)
         total = np.zeros(self.inputs)
-        for node, bit, p, x, w, names in decided:
+        for node, bit, points, p, x, w, names in decided:
             error = bit - p
             for k, name in names.items():
                 self.logits[name] += rates.evidence * error * w[k]
             self._row(("node", node))[:] += rate * error * x
             total += rate * error * x
+            for name, share in points:
+                self._learn_point(name, share, bit)
         for name in self.selected:
             self._row(name)[:] += total
         for k, key in enumerate(self.keys):

@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from charstat.mixers.brackets import follow_brackets
+from charstat.mixers.last_stage import select_maps
 from charstat.mixers.logistic import sum_rows
 from charstat.mixers.selectors import select_rows
 from charstat.mixers.state import (
@@ -247,6 +248,7 @@ def prepare(fixed, s):
     cursor[EXPECTED_SYMBOL] = np.int64(-1) if cursor[MATCH_OFF] else expected_symbol(s.match)
     cursor[MATCH_BUCKET] = length_bucket(match_length(s.match))
     select_rows(s.selected, fixed.first_rows, cursor, s.history, s.features, fixed.info.kind, static_order, online_order, word_hits)
+    select_maps(s.map_rows, s.history)
     sum_rows(s.mixer.weights, s.selected, s.base)
     cursor[PATH_SYMBOL] = -1
     cursor[PREPARED] = 1
