@@ -24,7 +24,7 @@ from charstat.ngram.hashing import SYMBOL_BITS, SYMBOL_MASK, mix64
 from charstat.tree import SYMBOLS
 
 MAPS = 2
-SHARE = 0.25  # of each map in the probability
+SHARE = 0.3  # of each map in the probability
 RATE = 0.02
 LIMIT, POINTS_PER_UNIT = 8.0, 2.0
 POINTS = 33  # from -LIMIT to LIMIT

@@ -48,7 +48,7 @@ class MixerRates:
     weights: float = 2e-4  # learning rate of the weights in the long run
     boost: float = 4.0  # the first character is learned at 1 + boost times that rate
     boost_chars: float = 2000.0  # after so many characters half of the boost is gone
-    evidence: float = 0.6  # learning rate of the evidence's logits
+    evidence: float = 0.3  # learning rate of the evidence's logits
     initial_evidence: float = 0.8  # initial weights of all evidence together, if 60 % of the sources have any
     initial_chain: float = 0.15  # initial weight of each back-off chain
     initial_expert: float = 0.15  # initial weight of each expert
