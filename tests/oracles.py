@@ -360,7 +360,10 @@ def trie_words(trie) -> list[tuple[int, ...]]:
 
 
 class TreeTwin:
-    """paths[symbol]: the decisions (node, bit); under[node, bit]: the symbols on that side. Nodes are named by their path."""
+    """paths[symbol]: the decisions (node, bit); under[node, bit]: the symbols on that side; numbers[node]: breadth first.
+
+    Nodes are named by their path.
+    """
 
     def __init__(self, code: str):
         self.paths: dict[int, list[tuple[str, int]]] = {}
@@ -381,6 +384,7 @@ class TreeTwin:
             return self.under[path, 0] | self.under[path, 1]
 
         self.symbols = read("")
+        self.numbers = {node: i for i, node in enumerate(sorted({node for node, _ in self.under}, key=lambda n: (len(n), n)))}
 
 
 # The overlay: what was seen, with recent symbols counting more.
@@ -388,22 +392,26 @@ class TreeTwin:
 UNIT = 4096
 FAST, SLOW = 26214, 62259  # 0.4 and 0.95 of 65536
 MOST = (1 << 23) - 1
+MOST_SEEN = 511
 
 
 class OverlayTwin:
-    """(family, key) -> {symbol: [fast, slow]} in units of 1/4096, in the order of first sight."""
+    """(family, key) -> {symbol: [fast, slow, seen]} in the order of first sight; fast and slow in units of 1/4096."""
 
     def __init__(self):
         self.counts: dict[tuple, dict[int, list[int]]] = {}
 
     def observe(self, family: int, key: object, seen: int) -> None:
         here = self.counts.setdefault((family, key), {})
-        for s, pair in here.items():
+        for s, entry in here.items():
             if s == seen:
-                pair[:] = min(pair[0] + UNIT, MOST), min(pair[1] + UNIT, MOST)
+                entry[:] = min(entry[0] + UNIT, MOST), min(entry[1] + UNIT, MOST), entry[2] + 1
             else:
-                pair[:] = max(pair[0] * FAST >> 16, 1), max(pair[1] * SLOW >> 16, 1)
-        here.setdefault(seen, [UNIT, UNIT])
+                entry[:2] = max(entry[0] * FAST >> 16, 1), max(entry[1] * SLOW >> 16, 1)
+        here.setdefault(seen, [UNIT, UNIT, 1])
+        if here[seen][2] > MOST_SEEN:
+            for entry in here.values():
+                entry[2] = (entry[2] + 1) // 2
 
     def get(self, family: int, key: object) -> dict[int, list[int]]:
         return self.counts.get((family, key), {})
@@ -484,13 +492,15 @@ class MixtureTwin:
     """
 
     def __init__(self, model, rates=None, experts=0, match=True):
-        from charstat.mixers import back_off, evidence, kernels, layout, logistic
+        from charstat.mixers import back_off, evidence, kernels, last_stage, layout, logistic
 
         self.rates = rates or layout.MixerRates()
         self.count_edges, self.count_typical = evidence.COUNT_EDGES, evidence.COUNT_TYPICAL
         self.ratio_edges, self.ratio_typical = evidence.RATIO_EDGES, (0.0, *evidence.RATIO_TYPICAL, 1.0)
         self.prune, self.chain_prior, self.online_weight = kernels.PRUNE, back_off.CHAIN_PRIOR, back_off.ONLINE_WEIGHT
         self.bias, self.smallest = float(kernels.BIAS), logistic.P_MIN
+        self.map_share, self.map_rate = last_stage.SHARE, last_stage.RATE
+        self.maps: dict[tuple, float] = {}
         self.hit_levels, self.match_levels = layout.HIT_LEVELS, layout.MATCH_LEVELS
 
         self.alphabet = model.alphabet
@@ -531,17 +541,19 @@ class MixtureTwin:
                     if len(self.words[word_id]) > at:
                         s = self.words[word_id][at]
                         self.sources[k][s] = self.sources[k].get(s, 0) + count
-                self.keys[k] = (word_context(context, self.features), known_word(self.current))
+                prefix = known_word(self.current)
+                self.keys[k] = (word_context(context, self.features), prefix if context.param else lower_word(prefix, self.alphabet))
                 hits += bool(self.sources[k])
             elif len(self.symbols) >= context.reach:
                 identity = char_identity(context.kind, context.param, self.symbols[-24:], self.classes)
                 self.sources[k] = self.tables[k].get(identity, {})
                 self.keys[k] = identity
             seen = self.overlay.get(k, self.keys[k])
-            self.sources[f + k] = {s: pair[1 if context.is_words else 0] for s, pair in seen.items()}  # slow for words
+            self.sources[f + k] = {s: entry[1 if context.is_words else 0] for s, entry in seen.items()}  # slow for words
             if context.kind == CHARS:
                 longest_static = k + 1 if self.sources[k] else longest_static
                 longest_online = k + 1 if seen else longest_online
+            self.sources[k] = {s: self.sources[k].get(s, 0) + seen.get(s, [0, 0, 0])[2] for s in self.sources[k] | seen}
         before, previous = ([0, 0, *self.symbols])[-2:]
         place = min(len(self.current), WORD_PLACES - 1)
         kind = char_class(self.alphabet.chars[previous]) if previous != ESCAPE else "other"
@@ -640,6 +652,27 @@ class MixtureTwin:
         p = 1.0 / (1.0 + math.exp(-float(w @ x)))
         return min(max(p, self.smallest), 1.0 - self.smallest), x, w, names
 
+    def _points(self, node: str, p: float) -> list[tuple[tuple, float]]:
+        """The last stage: [(name, share)] of the points on both sides of p, in both maps."""
+        before, previous = ([0, 0, *self.symbols])[-2:]
+        hashed = ((mix64(pack([before, previous])) >> 49) + self.tree.numbers[node] * 20251) % (1 << 15)
+        place = (min(max(math.log(p / (1.0 - p)), -8.0 + 1e-6), 8.0 - 1e-6) + 8.0) * 2.0
+        below = int(place)
+        part = place - below
+        rows = (("node and previous", node, previous), ("hashed", hashed))
+        return [((row, below + side), part if side else 1.0 - part) for row in rows for side in (0, 1)]
+
+    def _refine(self, p: float, points: list[tuple[tuple, float]]) -> float:
+        said = sum(share * self._point(name) for name, share in points)
+        return (1.0 - 2.0 * self.map_share) * p + self.map_share * said
+
+    def _point(self, name: tuple) -> float:
+        return float(self.maps.get(name, np.float32(1.0 / (1.0 + math.exp(8.0 - name[1] / 2.0)))))
+
+    def _learn_point(self, name: tuple, share: float, bit: int) -> None:
+        old = self._point(name)
+        self.maps[name] = np.float32(old) + np.float32(self.map_rate * share * (bit - old))
+
     def _walk(self, symbol: int) -> tuple[float, list[tuple]]:
         reach, decided = 1.0, []
         for node, bit in self.tree.paths[symbol]:
@@ -648,8 +681,9 @@ class MixtureTwin:
                 p = ones / (ones + zeros)
             else:
                 decision = self._decide(node)
-                p = decision[0]
-                decided.append((node, bit, *decision))
+                points = self._points(node, decision[0])
+                p = self._refine(decision[0], points)
+                decided.append((node, bit, points, *decision))
             reach *= p if bit else 1.0 - p
         return reach, decided
 
@@ -668,12 +702,14 @@ class MixtureTwin:
         self._look_up()
         probability, decided = self._walk(seen)
         total = np.zeros(self.inputs)
-        for node, bit, p, x, w, names in decided:
+        for node, bit, points, p, x, w, names in decided:
             error = bit - p
             for k, name in names.items():
                 self.logits[name] += rates.evidence * error * w[k]
             self._row(("node", node))[:] += rate * error * x
             total += rate * error * x
+            for name, share in points:
+                self._learn_point(name, share, bit)
         for name in self.selected:
             self._row(name)[:] += total
         for k, key in enumerate(self.keys):

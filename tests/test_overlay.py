@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import FAST, MOST, SLOW, UNIT, OverlayTwin
+from oracles import FAST, MOST, MOST_SEEN, SLOW, UNIT, OverlayTwin
 
 from charstat.ngram import overlay as overlay_module
 from charstat.ngram.overlay import count_symbol, ensure_room, find_slot, new_overlay, slot_list
@@ -15,7 +15,7 @@ GENERATION = 4096  # positions
 
 
 class Probe:
-    """All that these tests know of the layout: entries are slow << 31 | fast << 7 | symbol."""
+    """All that these tests know of the layout: entries are seen << 55 | slow << 31 | fast << 7 | symbol."""
 
     def __init__(self, families=1, **sizes):
         self.overlay = new_overlay(families, **sizes)
@@ -34,7 +34,7 @@ class Probe:
     def get(self, family, key):
         p = find_slot(self.overlay.slots, family, np.uint64(key))
         at, length = slot_list(self.overlay.slots, family, p)
-        return {int(e) & 127: [int(e) >> 7 & 0xFFFFFF, int(e) >> 31] for e in self.overlay.pool[at : at + length]}
+        return {int(e) & 127: [int(e) >> 7 & 0xFFFFFF, int(e) >> 31 & 0xFFFFFF, int(e) >> 55] for e in self.overlay.pool[at : at + length]}
 
     def blocks(self):
         """(offset, room) of every list in the pool, free ones included: they must not overlap."""
@@ -67,7 +67,7 @@ def test_one_context_by_hand():
     probe.make_room(10)
     for s in (5, 5, 9):
         probe.observe(0, 77, s)
-    assert probe.get(0, 77) == {5: [2 * UNIT * FAST >> 16, 2 * UNIT * SLOW >> 16], 9: [UNIT, UNIT]}
+    assert probe.get(0, 77) == {5: [2 * UNIT * FAST >> 16, 2 * UNIT * SLOW >> 16, 2], 9: [UNIT, UNIT, 1]}
     assert abs(probe.get(0, 77)[5][0] / UNIT - 2 * 0.4) < 1e-3 and abs(probe.get(0, 77)[5][1] / UNIT - 2 * 0.95) < 1e-3
     assert probe.get(0, 78) == {}
 
@@ -140,10 +140,10 @@ def test_counts_stop_at_the_top_and_never_vanish():
     assert probe.get(0, 1 << 25)[4][0] == 400 * UNIT * FAST >> 16
     for _ in range(2100):
         probe.observe(0, 1 << 26, 3)
-    assert probe.get(0, 1 << 26) == {3: [MOST, MOST]}
+    assert probe.get(0, 1 << 26) == {3: [MOST, MOST, 256 + (2100 - 512) % 256]}  # the times seen are halved at 512, 768, 1024 ...
     for _ in range(2000):
         probe.observe(0, 1 << 26, 4)
-    assert probe.get(0, 1 << 26)[3][0] == 1 and probe.get(0, 1 << 26)[3][1] >= 1
+    assert probe.get(0, 1 << 26)[3][0] == 1 and min(probe.get(0, 1 << 26)[3][1:]) >= 1
     assert 128 * MOST < 2**31  # all counts of a context add up in an int32
 
 
@@ -154,7 +154,7 @@ def test_decay_follows_the_integers():
     for _ in range(500):
         probe.observe(0, 1 << 21, 4)
         fast, slow = max(1, fast * FAST >> 16), max(1, slow * SLOW >> 16)
-        assert probe.get(0, 1 << 21)[3] == [fast, slow]
+        assert probe.get(0, 1 << 21)[3] == [fast, slow, 1]
     assert (fast, slow) == (1, 1)
 
 
@@ -237,7 +237,9 @@ def test_enough_room_is_left_alone():
     assert not probe.make_room(100_000)
 
 
-@pytest.mark.parametrize(("name", "value"), [("FAST_DECAY", 0.4), ("SLOW_DECAY", 0.95), ("UNIT", UNIT), ("MAX_FIXED", MOST)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("FAST_DECAY", 0.4), ("SLOW_DECAY", 0.95), ("UNIT", UNIT), ("MAX_FIXED", MOST), ("MOST_SEEN", MOST_SEEN)]
+)
 def test_constants(name, value):
     assert getattr(overlay_module, name) == value
 

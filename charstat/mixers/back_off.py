@@ -15,7 +15,7 @@ from charstat.mixers.logistic import logit
 from charstat.ngram.overlay import UNIT
 
 CHAIN_PRIOR = 4.0  # counts that the shorter contexts' estimate is worth
-ONLINE_WEIGHT = 10.0  # static counts that one online count is worth
+ONLINE_WEIGHT = 4.0  # static counts that one online count is worth
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -48,7 +48,7 @@ class MixerRates:
     weights: float = 2e-4  # learning rate of the weights in the long run
     boost: float = 4.0  # the first character is learned at 1 + boost times that rate
     boost_chars: float = 2000.0  # after so many characters half of the boost is gone
-    evidence: float = 0.6  # learning rate of the evidence's logits
+    evidence: float = 0.3  # learning rate of the evidence's logits
     initial_evidence: float = 0.8  # initial weights of all evidence together, if 60 % of the sources have any
     initial_chain: float = 0.15  # initial weight of each back-off chain
     initial_expert: float = 0.15  # initial weight of each expert
@@ -78,7 +78,7 @@ def _evidence_weight(layout: MixerLayout, rates: MixerRates) -> float:
 
 
 INPUTS = (
-    Input("static", "evidence of each context's static counts", lambda m: m.families, _evidence_weight),
+    Input("static", "evidence of each context's static counts, the stream's own added", lambda m: m.families, _evidence_weight),
     Input("online", "evidence of each context's online counts", lambda m: m.families, _evidence_weight),
     Input("order_chain", "back-off chain: character orders, shortest first", initial=lambda m, r: r.initial_chain),
     Input("nested_chain", "the same chain continued with p, p.w1, p.w1.w2, ...", initial=lambda m, r: r.initial_chain),
@@ -182,6 +182,7 @@ class MixerLayout:
             "contexts": [astuple(c) for c in self.contexts],
             "inputs": [(i.name, i.count(plain)) for i in INPUTS],
             "selector_sets": [(s.name, s.rows(plain)) for s in SELECTOR_SETS],
+            "static": "tables and stream",  # what is counted as static evidence
             "evidence": (COUNT_EDGES, RATIO_EDGES, LENGTH_BUCKETS),
             "lanes": LANES,
         }

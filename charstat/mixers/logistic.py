@@ -20,6 +20,7 @@ from numba import njit
 
 from charstat.errors import FormatError
 from charstat.mixers.evidence import initial_logits, initial_match_logits
+from charstat.mixers.last_stage import new_maps
 from charstat.mixers.layout import MixerLayout, MixerRates
 from charstat.ngram.match import LENGTH_BUCKETS
 
@@ -32,16 +33,17 @@ class Mixer(NamedTuple):
     weights: np.ndarray  # float32 [rows, width]
     logits: np.ndarray  # float32 [2 F, STATES]
     match: np.ndarray  # float32 [2 LENGTH_BUCKETS]
+    maps: np.ndarray  # float32 [ROWS * POINTS] (mixers/last_stage.py)
 
 
 def new_mixer(layout: MixerLayout, rates: MixerRates) -> Mixer:
     """The initial state: equal weights, log-odds evidence."""
-    return Mixer(layout.initial_weights(rates), initial_logits(2 * layout.families), initial_match_logits(LENGTH_BUCKETS))
+    return Mixer(layout.initial_weights(rates), initial_logits(2 * layout.families), initial_match_logits(LENGTH_BUCKETS), new_maps())
 
 
 def pack(mixer: Mixer) -> np.ndarray:
-    """All that a mixer has learned, field by field: float32 [n]."""
-    return np.concatenate([part.ravel() for part in mixer])
+    """What a mixer has learned, field by field: float32 [n]. Not the last stage, whose maps depend on how the mixer errs: they start anew."""
+    return np.concatenate([part.ravel() for part in (mixer.weights, mixer.logits, mixer.match)])
 
 
 def unpack(values: np.ndarray, mixer: Mixer, layout: MixerLayout) -> None:

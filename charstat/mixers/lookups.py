@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from charstat.mixers.brackets import follow_brackets
+from charstat.mixers.last_stage import select_maps
 from charstat.mixers.logistic import sum_rows
 from charstat.mixers.selectors import select_rows
 from charstat.mixers.state import (
@@ -176,6 +177,7 @@ def find_static(
     history,
     features,
     prefix,
+    lower_prefix,
     families,
     buckets,
     records,
@@ -187,6 +189,7 @@ def find_static(
 ):
     """Static rows and overlay key of every context.
 
+    The overlay key of p alone ignores case: "The" and "the" share what the stream has seen. With case, the character orders know it already.
     Returns (longest character order with rows, plus 1; word contexts with rows).
     """
     n = families.shape[0]
@@ -196,7 +199,7 @@ def find_static(
         identities[f] = char_identity(families[f, KIND], families[f, PARAM], history)
         keys[f] = mix64(identities[f] + U1) if position >= families[f, REACH] else U0
     for f in range(first_word, n):
-        keys[f] = word_hash(families[f, PARAM], features) ^ prefix
+        keys[f] = word_hash(families[f, PARAM], features) ^ (prefix if families[f, PARAM] else lower_prefix)
     for f in range(n):  # so that the overlay's slots are on their way from memory
         touched[f] = np.int64(slots[f, (keys[f] >> np.uint64(20)) & mask, 0])
     find_rows(0, first_word, identities, families, buckets, records, rows, static_rows, touched)
@@ -238,13 +241,14 @@ def prepare(fixed, s):
         return
     t, slots = fixed.tables, s.overlay.slots
     static_order, word_hits = find_static(
-        cursor, fixed.chains.first_word, s.identities, s.keys, s.history, s.features, mix64(s.word[HASH]),
+        cursor, fixed.chains.first_word, s.identities, s.keys, s.history, s.features, mix64(s.word[HASH]), mix64(s.word[LOWER_HASH]),
         t.families, t.buckets, t.records, t.rows, slots, s.static_rows, s.word_rows, s.touched,
     )  # fmt: skip
     online_order = find_online(s.online, s.keys, t.families, slots, s.overlay.pool, s.touched)
     cursor[EXPECTED_SYMBOL] = np.int64(-1) if cursor[MATCH_OFF] else expected_symbol(s.match)
     cursor[MATCH_BUCKET] = length_bucket(match_length(s.match))
     select_rows(s.selected, fixed.first_rows, cursor, s.history, s.features, fixed.info.kind, static_order, online_order, word_hits)
+    select_maps(s.map_rows, s.history)
     sum_rows(s.mixer.weights, s.selected, s.base)
     cursor[PATH_SYMBOL] = -1
     cursor[PREPARED] = 1

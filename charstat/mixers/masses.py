@@ -3,8 +3,10 @@
     path_masses    s.mass: counts under the nodes of one symbol's path
     tree_masses    s.tree_mass: counts under all nodes
 
-Both ways give the same integers, so that one path and the whole tree yield the same probabilities, bit for bit. Sources: static counts
-0..F, online counts F..2F (the overlay's fast counts for characters, its slow ones for words: what a text is about changes slowly).
+Both ways give the same integers, so that one path and the whole tree yield the same probabilities, bit for bit. Sources:
+
+    0..F     static: what the tables counted, and how often the stream itself has seen the symbol, as if it went on counting
+    F..2F    online: the overlay's fast counts for characters, its slow ones for words (what a text is about changes slowly)
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import numpy as np
 from numba import njit
 
 from charstat.mixers.state import ALL_WORDS, COUNT_SHIFT, END, LENGTH, LIST, PATH_SYMBOL, ROW_AT, START, SUM_AT, TREE_READY, TRIE_NODE
-from charstat.ngram.overlay import entry_count, entry_symbol
+from charstat.ngram.overlay import entry_count, entry_seen, entry_symbol
 from charstat.ngram.table import row_count, row_symbol
 from charstat.ngram.words import NO_NODE, gallop, lower_bound
 from charstat.tree import LEAF
@@ -36,7 +38,9 @@ def fill_path(rows, pool, first_word, families, static_rows, online, shared, mas
                 mass[shared[row_symbol(row)], f] += np.int32(row_count(row))
         first, shift = online[f, LIST], families[f, COUNT_SHIFT]
         for e in range(first, first + online[f, LENGTH]):
-            mass[shared[entry_symbol(pool[e])], n + f] += np.int32(entry_count(pool[e], shift))
+            d = shared[entry_symbol(pool[e])]
+            mass[d, f] += np.int32(entry_seen(pool[e]))
+            mass[d, n + f] += np.int32(entry_count(pool[e], shift))
     for d in range(mass.shape[0] - 2, -1, -1):  # so far mass[d] is what leaves the path at d: add up from the leaf
         for k in range(mass.shape[1]):
             mass[d, k] += mass[d + 1, k]
@@ -60,7 +64,7 @@ def fill_word_path(
     first_id,
     mass,
 ):
-    """The word contexts' part of fill_path: every decision splits the range of word ids that can still follow.
+    """Add the word contexts' static counts to what fill_path left: every decision splits the range of word ids that can still follow.
 
     next_rows := the rows of the words that go on with the path's symbol.
     """
@@ -72,7 +76,7 @@ def fill_word_path(
         next_rows[f, START], next_rows[f, END] = lo, hi
         if lo < hi:
             at = families[f, SUM_AT] - families[f, ROW_AT]
-            mass[0, f] = np.int32(sums[at + hi] - sums[at + lo])
+            mass[0, f] += np.int32(sums[at + hi] - sums[at + lo])
     for d in range(depth):
         split = lower_bound(trie_symbol, first, last, tree_mid[path_node[d]])
         boundary = np.int64(-1) if split == lowest else np.int64(first_id[split]) if split < last else np.int64(NO_WORD)
@@ -92,7 +96,7 @@ def fill_word_path(
             next_rows[f, START], next_rows[f, END] = lo, hi
             if lo < hi:
                 at = families[f, SUM_AT] - families[f, ROW_AT]
-                mass[d + 1, f] = np.int32(sums[at + hi] - sums[at + lo])
+                mass[d + 1, f] += np.int32(sums[at + hi] - sums[at + lo])
         if one:
             first = split
         else:
@@ -133,12 +137,17 @@ def fill_leaves(rows, pool, first_word, families, static_rows, online, leaves):
                 leaves[row_symbol(row), f] = np.int32(row_count(row))
         first, shift = online[f, LIST], families[f, COUNT_SHIFT]
         for e in range(first, first + online[f, LENGTH]):
-            leaves[entry_symbol(pool[e]), n + f] = np.int32(entry_count(pool[e], shift))
+            symbol = entry_symbol(pool[e])
+            leaves[symbol, f] += np.int32(entry_seen(pool[e]))
+            leaves[symbol, n + f] = np.int32(entry_count(pool[e], shift))
 
 
 @njit(cache=True, nogil=True)
 def fill_word_leaves(node, first_word, families, static_rows, rows, sums, first_child, trie_symbol, first_id, leaves):
-    """The word contexts' leaves: a context's rows lie in the order of the trie node's children, that is of their symbols."""
+    """Add the word contexts' static counts to what fill_leaves left.
+
+    A context's rows lie in the order of the trie node's children, that is of their symbols.
+    """
     last = np.int64(first_child[node + 1])
     for f in range(first_word, families.shape[0]):
         at = families[f, SUM_AT] - families[f, ROW_AT]
@@ -151,7 +160,7 @@ def fill_word_leaves(node, first_word, families, static_rows, rows, sums, first_
             if child + 1 < last:
                 wanted = np.int64(first_id[child + 1])
                 end = families[f, ROW_AT] + wanted if families[f, ALL_WORDS] else gallop(rows, r, hi, wanted)
-            leaves[np.int64(trie_symbol[child]), f] = np.int32(sums[at + end] - sums[at + r])
+            leaves[np.int64(trie_symbol[child]), f] += np.int32(sums[at + end] - sums[at + r])
             r = end
             child += 1
 

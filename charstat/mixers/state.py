@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from charstat.mixers.last_stage import MAPS
 from charstat.mixers.layout import ChainBounds, InputColumns, MixerLayout, SelectorRows
 from charstat.mixers.logistic import Mixer
 from charstat.ngram.classes import TOPIC_STATE, WordClasses
@@ -90,7 +91,10 @@ class Stream(NamedTuple):
     bins: np.ndarray  # int32 [2F]
     shares: np.ndarray  # float32 [2, F]: scratch of the back-off chains
     steps: np.ndarray  # float32 [MAX_DEPTH]
-    path_p: np.ndarray  # float64 [MAX_DEPTH]: P(bit = 1); -1 where nothing was evaluated
+    path_p: np.ndarray  # float64 [MAX_DEPTH]: the mixer's P(bit = 1); -1 where nothing was evaluated
+    map_rows: np.ndarray  # int64 [MAPS]: where the last stage's rows start (mixers/last_stage.py)
+    points: np.ndarray  # int64 [MAX_DEPTH, MAPS]: the points below the mixer's probabilities
+    parts: np.ndarray  # float64 [MAX_DEPTH]: how far they are from there to the next point
     total: np.ndarray  # float32 [Kp]
     reach_p: np.ndarray  # float64 [2 SYMBOLS]: probability of reaching a node or leaf
     experts: np.ndarray  # float64 [E, SYMBOLS + 1]: cumulative probabilities of the experts
@@ -128,6 +132,9 @@ def new_stream(layout: MixerLayout, overlay: Overlay, match: Match, mixer: Mixer
         shares=np.zeros((2, f), np.float32),
         steps=np.zeros(MAX_DEPTH, np.float32),
         path_p=np.zeros(MAX_DEPTH),
+        map_rows=np.zeros(MAPS, np.int64),
+        points=np.zeros((MAX_DEPTH, MAPS), np.int64),
+        parts=np.zeros(MAX_DEPTH),
         total=np.zeros(kp, np.float32),
         reach_p=np.zeros(2 * SYMBOLS),
         experts=np.zeros((layout.experts, SYMBOLS + 1)),

@@ -9,8 +9,11 @@ PPM sets decays of its own (chain.py).
 Counts are fixed-point integers (UNIT = 1), so that sums do not depend on their order: the probability of a symbol is the same,
 bit for bit, whether one path of the code tree is evaluated or the whole tree.
 
+An entry also says how often its symbol was seen, without decay: what the count tables would hold of this text. Where that would pass
+MOST_SEEN, the times of the whole context are halved (rounded up), so that they keep their ratios.
+
     slot   uint64 [2]   key (0 = free) | pool offset 32 bits, length 8, log2 of room 4, generation 20 (stream position >> 12)
-    entry  uint64       slow << 31 | fast << 7 | symbol; 24 bits each for slow and fast
+    entry  uint64       seen << 55 | slow << 31 | fast << 7 | symbol; 9 bits for seen, 24 each for slow and fast
 
 A slot takes 16 bytes, and a list of up to eight symbols lies in one or two cache lines. Memory is bounded: a table that holds
 `limit` contexts forgets the half that was seen least recently.
@@ -30,15 +33,17 @@ UNIT = 1 << UNIT_BITS
 MAX_FIXED = (1 << 23) - 1  # 2,047 observations; 128 of them still add up within 31 bits
 FAST_DECAY, SLOW_DECAY = 0.4, 0.95
 FAST_FACTOR, SLOW_FACTOR, HALF = round(FAST_DECAY * 65536), round(SLOW_DECAY * 65536), 65536 // 2
-FAST, SLOW = 7, 31  # count_shift: where each count starts in an entry
+FAST, SLOW, SEEN = 7, 31, 55  # where each count starts in an entry; count_shift is FAST or SLOW
+MOST_SEEN = (1 << (64 - SEEN)) - 1
 GENERATION_BITS = 12
 GENERATIONS = 1 << 20
 FIRST_CAPACITY = 1 << 10
 DEFAULT_LIMIT = 1 << 20  # contexts in each table
 SIZE_CLASSES = 8  # rooms of 1, 2, 4 .. 128 entries
 
-U0, U7, U31, U32, U40, U44 = np.uint64(0), np.uint64(FAST), np.uint64(SLOW), np.uint64(32), np.uint64(40), np.uint64(44)
+U0, U7, U31, U32, U40, U44, U55 = (np.uint64(n) for n in (0, FAST, SLOW, 32, 40, 44, SEEN))
 MASK4, MASK8, MASK24, MASK32 = np.uint64(15), np.uint64(255), np.uint64((1 << 24) - 1), np.uint64((1 << 32) - 1)
+SEEN_BITS = np.uint64(MOST_SEEN << SEEN)
 NO_BLOCK = np.uint64((1 << 64) - 1)
 
 
@@ -75,9 +80,15 @@ def entry_count(entry, count_shift):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def pack_entry(symbol, fast, slow):
-    """The entry of a symbol and its two fixed-point counts: uint64."""
-    return (np.uint64(slow) << U31) | (np.uint64(fast) << U7) | np.uint64(symbol)
+def entry_seen(entry):
+    """How often an entry's symbol was seen: int64, 1..MOST_SEEN."""
+    return np.int64(entry >> U55)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def pack_entry(symbol, fast, slow, seen):
+    """The entry of a symbol, its two fixed-point counts, and how often it was seen: uint64."""
+    return (np.uint64(seen) << U55) | (np.uint64(slow) << U31) | (np.uint64(fast) << U7) | np.uint64(symbol)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -146,7 +157,7 @@ def take_block(pool, heap, free, size_class):
 def decayed(entry, fast_factor, slow_factor):
     """The entry with both counts multiplied by factor / 65536, but never below 1 unit. Factors: int64."""
     fast, slow = (entry_count(entry, FAST) * fast_factor) >> 16, (entry_count(entry, SLOW) * slow_factor) >> 16
-    return pack_entry(entry_symbol(entry), max(fast, np.int64(1)), max(slow, np.int64(1)))
+    return pack_entry(entry_symbol(entry), max(fast, np.int64(1)), max(slow, np.int64(1)), entry_seen(entry))
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -160,7 +171,7 @@ def count_symbol(
     """
     if slots[table, p, 0] == U0:
         at = take_block(pool, heap, free, 0)
-        pool[at] = pack_entry(symbol, UNIT, UNIT)
+        pool[at] = pack_entry(symbol, UNIT, UNIT, 1)
         slots[table, p, 0] = key
         slots[table, p, 1] = pack_slot(at, 1, 0, position)
         used[table] += 1
@@ -179,7 +190,12 @@ def count_symbol(
             for e in range(at, at + length):
                 pool[e] = decayed(pool[e], HALF, HALF)
             fast, slow = fast >> 1, slow >> 1
-        pool[seen] = pack_entry(symbol, min(fast, MAX_FIXED), min(slow, MAX_FIXED))
+        times = entry_seen(pool[seen]) + 1
+        if times > MOST_SEEN:
+            for e in range(at, at + length):
+                pool[e] = (pool[e] & ~SEEN_BITS) | (np.uint64((entry_seen(pool[e]) + 1) >> 1) << U55)
+            times = (times + 1) >> 1
+        pool[seen] = pack_entry(symbol, min(fast, MAX_FIXED), min(slow, MAX_FIXED), times)
     else:
         if length == 1 << room:
             bigger = take_block(pool, heap, free, room + 1)
@@ -188,7 +204,7 @@ def count_symbol(
             pool[at] = free[room]
             free[room] = np.uint64(at)
             at, room = bigger, room + 1
-        pool[at + length] = pack_entry(symbol, UNIT, UNIT)
+        pool[at + length] = pack_entry(symbol, UNIT, UNIT, 1)
         length += 1
     slots[table, p, 1] = pack_slot(at, length, room, position)
 
