@@ -20,9 +20,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -38,44 +37,13 @@ from charstat.ngram.classes import WordClasses
 from charstat.ngram.contexts import DEFAULT_ORDER, Context, context_list, select_contexts
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.table import CountTable
-from charstat.ngram.words import SymbolInfo, Vocabulary
-from charstat.pipeline import Progress, Watch, count_tables
+from charstat.pipeline import Backend, Progress, Watch, count_tables
 from charstat.registry import DEFAULT_MODEL, check_models, needed_contexts, parse_models, wants_tree_weights
 from charstat.storage import DirectoryColumns, MemoryColumns
-from charstat.tree import TreeArrays
 
 BACKENDS = ("auto", "cpu", "gpu")
 MAX_THREADS = 64  # on machines with fewer cores: to start thousands of them takes longer than counting does
 DEFAULT_MEMORY_SHARE = 0.6  # of the memory that is free when the build starts
-
-
-class Backend(Protocol):
-    name: str
-
-    @property
-    def device(self) -> str: ...
-
-    def synchronize(self) -> None: ...
-
-    def count(
-        self,
-        symbols: np.ndarray,
-        n_history: int,
-        contexts: tuple[Context, ...],
-        info: SymbolInfo,
-        phase: Callable,
-        classes: WordClasses | None = None,
-    ) -> Iterator[CountTable | Vocabulary | WordClasses]: ...
-
-    def weigh(
-        self,
-        tables: Iterable[CountTable],
-        symbols: np.ndarray,
-        n_history: int,
-        tree: TreeArrays,
-        alpha: float,
-        phase: Callable,
-    ) -> Iterator[tuple[str, np.ndarray]]: ...
 
 
 def free_memory_bytes() -> int | None:

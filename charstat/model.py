@@ -22,6 +22,7 @@ import numpy as np
 from charstat import __version__
 from charstat.alphabet import Alphabet
 from charstat.arguments import check_path
+from charstat.columns import CLASS_COLUMNS, TABLE_COLUMNS
 from charstat.errors import FormatError, MergeError, UserError
 from charstat.manifest import MAX_PARTS, MAX_WORDS, check_manifest
 from charstat.ngram.classes import WordClasses
@@ -29,7 +30,7 @@ from charstat.ngram.contexts import Context, context_rank, parse_context
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.table import CountTable, merge_tables, table_bits
 from charstat.ngram.words import Vocabulary, build_trie, vocabulary_words
-from charstat.storage import CLASS_COLUMNS, TABLE_COLUMNS, DirectoryColumns, MemoryColumns, check_sums, open_model
+from charstat.storage import DirectoryColumns, MemoryColumns, check_sums, open_model
 
 if TYPE_CHECKING:
     from charstat.charmodel_api import CharModel
@@ -147,7 +148,7 @@ class ModelWriter:
 
 @dataclass(frozen=True)
 class Model:
-    """A built model. manifest: as in manifest.json; columns: the concatenated arrays of all tables (storage.TABLE_COLUMNS).
+    """A built model. manifest: as in manifest.json; columns: the concatenated arrays of all tables (columns.TABLE_COLUMNS).
 
     classes: of words, with topics; of no words where no context looks at them. betas: the weights of a context tree, if it was built
     with them, described by `weights` (None without). warm_start: what the mixture begins with, learned from warm_start_chars characters
@@ -275,7 +276,7 @@ class Model:
 
     @property
     def all_columns(self) -> dict[str, np.ndarray]:
-        """Every stored array, flat, by its name in storage.COLUMNS: what Model() takes."""
+        """Every stored array, flat, by its name in columns.COLUMNS: what Model() takes."""
         classes = zip(CLASS_COLUMNS, (part.ravel() for part in self.classes), strict=True)
         return {**self.columns, **dict(classes), "betas": self.betas, "start": self.warm_start}
 
@@ -342,7 +343,9 @@ class Model:
             from charstat.verify import check_arrays
 
             try:
-                check_arrays(model)  # first, because it ends at the first bad value
+                check_arrays(
+                    model.alphabet.size, model.vocabulary, model.tables.values(), model.betas
+                )  # first, because it ends at the first bad value
             except ValueError as e:
                 raise FormatError(f"{path} is damaged: {e}") from None
             check_sums(path, manifest, columns)

@@ -6,10 +6,10 @@ written. A Watch follows the work, and can stop it at any step by raising an exc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -17,10 +17,10 @@ from charstat.alphabet import Alphabet
 from charstat.ngram.classes import WordClasses
 from charstat.ngram.contexts import Context
 from charstat.ngram.table import CountTable
-from charstat.ngram.words import model_symbol_info
+from charstat.ngram.words import SymbolInfo, Vocabulary, model_symbol_info
+from charstat.tree import TreeArrays
 
 if TYPE_CHECKING:
-    from charstat.counting import Backend
     from charstat.energy import EnergyMeter
     from charstat.model import ModelWriter
 
@@ -33,6 +33,35 @@ class Progress:
     done: int
     total: int
     share: float = 0.0
+
+
+class Backend(Protocol):
+    name: str
+
+    @property
+    def device(self) -> str: ...
+
+    def synchronize(self) -> None: ...
+
+    def count(
+        self,
+        symbols: np.ndarray,
+        n_history: int,
+        contexts: tuple[Context, ...],
+        info: SymbolInfo,
+        phase: Callable,
+        classes: WordClasses | None = None,
+    ) -> Iterator[CountTable | Vocabulary | WordClasses]: ...
+
+    def weigh(
+        self,
+        tables: Iterable[CountTable],
+        symbols: np.ndarray,
+        n_history: int,
+        tree: TreeArrays,
+        alpha: float,
+        phase: Callable,
+    ) -> Iterator[tuple[str, np.ndarray]]: ...
 
 
 class Watch:

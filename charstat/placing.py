@@ -31,6 +31,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from charstat import manifest
+from charstat.columns import COLUMNS
 from charstat.errors import FormatError, ResourceError
 
 NEW, OLD = ".charstat-new", ".charstat-old"
@@ -203,8 +204,6 @@ def check_target(path: Path, shown: Path | None = None) -> bool:
 
 def remove_model(folder: Path, extra: tuple[str, ...] = ()) -> None:
     """Remove the files that charstat has written there, and the directory if it is empty then. OSError if it is not."""
-    from charstat.storage import COLUMNS
-
     for name in {*(f"{c}.npy" for c in COLUMNS), *own_names(folder), *extra}:
         if name != manifest.MANIFEST:
             with suppress(FileNotFoundError):

@@ -24,28 +24,12 @@ from pathlib import Path
 import numpy as np
 
 from charstat.arguments import check_path
+from charstat.columns import COLUMNS
 from charstat.errors import FormatError, ResourceError
 from charstat.manifest import FORMAT, FORMAT_VERSION, MANIFEST, MAX_BYTES, MAX_VALUES, parse, seal
 from charstat.manifest import read as read_sealed
 from charstat.placing import check_target, new_directory, open_file, peek, place, read_file, recover, remove_model, uninterrupted
 
-COLUMNS = {
-    "buckets": np.uint32,
-    "records": np.uint64,
-    "rows": np.uint32,
-    "sums": np.uint32,
-    "first_child": np.uint32,
-    "trie_symbol": np.uint8,
-    "first_id": np.uint32,
-    "class_hashes": np.uint64,
-    "class_labels": np.uint16,
-    "topic_scores": np.int8,
-    "betas": np.float32,
-    "start": np.float32,
-}
-# The others are empty in most models: classes of words, weights of a context tree, the mixture's start.
-TABLE_COLUMNS = ("buckets", "records", "rows", "sums", "first_child", "trie_symbol", "first_id")
-CLASS_COLUMNS = ("class_hashes", "class_labels", "topic_scores")
 HEADER_BYTES = 128  # numpy pads the header of a one-dimensional array to this, with room for any length
 WRITE_BYTES = 1 << 24
 READS = 100  # how often a model that is replaced while it is read is read again

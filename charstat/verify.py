@@ -18,9 +18,8 @@ One pass over memory, in spans that threads share; a damaged array ends it at th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
@@ -29,9 +28,6 @@ from charstat.ngram.hashing import WORDS
 from charstat.ngram.table import CountTable, identity_bits
 from charstat.ngram.words import PACK, PACKS, Vocabulary
 from charstat.tree import ESCAPE, SYMBOLS
-
-if TYPE_CHECKING:
-    from charstat.model import Model
 
 SPAN_BUCKETS = 1 << 18  # some million contexts
 SPAN_VALUES = 1 << 22
@@ -210,12 +206,12 @@ def _beta_jobs(betas: np.ndarray) -> Iterator[Callable[[], None]]:
         yield lambda first=first: span(first)
 
 
-def check_arrays(model: Model) -> None:
-    """ValueError, naming the array, unless every value is one that the kernels can trust."""
-    used, words = used_symbols(model.alphabet.size), model.vocabulary.size
-    jobs = [*_trie_job(model.vocabulary, used), *_beta_jobs(model.betas)]
-    for table in model.tables.values():
-        jobs += _table_jobs(table, used, words)
+def check_arrays(alphabet_size: int, vocabulary: Vocabulary, tables: Iterable[CountTable], betas: np.ndarray) -> None:
+    """ValueError, naming the array, unless every value of a model's arrays is one that the kernels can trust."""
+    used = used_symbols(alphabet_size)
+    jobs = [*_trie_job(vocabulary, used), *_beta_jobs(betas)]
+    for table in tables:
+        jobs += _table_jobs(table, used, vocabulary.size)
     run_jobs(jobs)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from charstat.counting import Backend
+    from charstat.pipeline import Backend
 
 WARM_WORDS = 40_000  # distinct words: at 32,768, counting switches to a larger table
 HELD_OUT_CHARS = 64

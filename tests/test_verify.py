@@ -104,7 +104,7 @@ def test_the_limit_of_weights_is_the_one_that_they_are_clipped_to():
 
 def test_whole_models_pass(copy, model, crowded_model):  # noqa: F811
     for m in (Model.load(copy), model, crowded_model):
-        verify.check_arrays(m)
+        verify.check_arrays(m.alphabet.size, m.vocabulary, m.tables.values(), m.betas)
 
 
 def test_many_spans(model, monkeypatch):
@@ -112,7 +112,7 @@ def test_many_spans(model, monkeypatch):
     monkeypatch.setattr(verify, "SPAN_BUCKETS", 3)
     monkeypatch.setattr(verify, "SPAN_VALUES", 5)
     small = build_model("the cat sat on the mat\n" * 3, order=3, models=("mix", "ctw"), threads=1)
-    verify.check_arrays(small)
+    verify.check_arrays(small.alphabet.size, small.vocabulary, small.tables.values(), small.betas)
     jobs = list(verify._table_jobs(small.tables["o3"], verify.used_symbols(small.alphabet.size), small.vocabulary.size))
     assert len(jobs) > 2
 
@@ -143,6 +143,6 @@ def test_counts_that_would_overflow_are_not_merged():
             model = Model.merge(model, model)
             doubled += 1
     assert model.tables["o0"].total() <= 2**31 - 1 < 2 * 23 * 3000 << doubled
-    verify.check_arrays(model)
+    verify.check_arrays(model.alphabet.size, model.vocabulary, model.tables.values(), model.betas)
     assert len(model.manifest["text"]["parts"]) == 1000 and model.manifest["text"]["more_parts"] == (1 << doubled) - 1000
     assert len(json.dumps(model.manifest)) < 3_000_000

@@ -8,13 +8,12 @@ import pprint
 import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from charstat import __version__
 from charstat.contest.presets import PRESETS, Preset
 from charstat.contest.sources import reached_sources
-from charstat.contest.statement import statement
+from charstat.contest.statement import Bundle, statement
 from charstat.counting import BACKENDS
 from charstat.errors import FormatError, ResourceError, UserError
 from charstat.ngram.contexts import select_contexts
@@ -25,19 +24,6 @@ SEEDS = ("charstat.contest.entry:Entry", "charstat.contest.entry:warm_share", "c
 FROM_OUTSIDE = ("reset", "observe", "predict", "train")  # methods that the runner and template.py call
 HANDLE = re.compile(r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})")
 QUOTES = "'''"
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A written submission. sha256: of the embedded sources; files: how many; bytes: of submission.py."""
-
-    path: Path
-    preset: Preset
-    backend: str
-    author: str
-    sha256: str
-    files: int
-    bytes: int
 
 
 def embedded_sources(preset: Preset, backend: str) -> dict[str, str]:

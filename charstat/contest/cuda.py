@@ -6,15 +6,14 @@ import ctypes
 import glob
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-
-from charstat.contest.environment import Say, provide
 
 CUPY_FOR_CUDA = {12: ("cupy-cuda12x[ctk]==14.2.0",), 13: ("cupy-cuda13x[ctk]==14.2.0",)}  # [ctk]: with NVRTC, which compiles the kernels
 
 
-def provide_cupy(home: str, say: Say) -> None:
-    """Make CuPy importable where there is a device; says so if it cannot be done."""
+def provide_cupy(home: str, say: Callable[[str], None], provide: Callable) -> None:
+    """Make CuPy importable where there is a device; says so if it cannot be done. provide: environment.provide."""
     cuda = cuda_version()
     if cuda is None:
         return

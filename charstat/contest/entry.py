@@ -29,6 +29,7 @@ import numpy as np
 
 import charstat
 from charstat.alphabet import Alphabet
+from charstat.columns import CLASS_COLUMNS, TABLE_COLUMNS
 from charstat.contest.presets import Preset
 from charstat.cpu.backend import CPUBackend
 from charstat.errors import raised_by_device
@@ -39,11 +40,11 @@ from charstat.ngram.contexts import Context, select_contexts
 from charstat.ngram.table import CountTable, table_bits
 from charstat.ngram.words import Vocabulary
 from charstat.pipeline import Watch, count_tables
-from charstat.storage import CLASS_COLUMNS, TABLE_COLUMNS, MemoryColumns
+from charstat.storage import MemoryColumns
 from charstat.warm_up import warm_text
 
 if TYPE_CHECKING:
-    from charstat.counting import Backend
+    from charstat.pipeline import Backend
 
 MAIN, DEV = "main", "dev"
 LIMIT_S = 300.0  # the contest's limit of train()

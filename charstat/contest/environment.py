@@ -31,7 +31,7 @@ def provide_packages(home: str, backend: str, say: Say) -> None:
     if backend != "cpu":
         from charstat.contest.cuda import provide_cupy
 
-        provide_cupy(home, say)
+        provide_cupy(home, say, provide)
 
 
 def provide(module: str, wanted: tuple[str, ...], home: str, say: Say) -> str | None:

@@ -6,13 +6,12 @@ Its figures are those of measured.json, which bench/contest/record.py writes fro
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from charstat import __version__
-
-if TYPE_CHECKING:
-    from charstat.contest.bundle import Bundle
+from charstat.contest.presets import Preset
 
 MEASURED = Path(__file__).with_name("measured.json")
 
@@ -79,6 +78,19 @@ HYPOTHESES = {
     "of minutes of a GPU.",
     "full": "counts of the whole text, mixed online, come close to the nets of the table for a fraction of their energy.",
 }
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A written submission. sha256: of the embedded sources; files: how many; bytes: of submission.py."""
+
+    path: Path
+    preset: Preset
+    backend: str
+    author: str
+    sha256: str
+    files: int
+    bytes: int
 
 
 def statement(bundle: Bundle) -> str:
