@@ -21,6 +21,7 @@ drop_stale_kernels(Path(__file__).parent)
 provide_cache(Path(__file__).parent)
 
 if TYPE_CHECKING:
+    from charstat.advice import Advice
     from charstat.alphabet import Alphabet
     from charstat.charmodel_api import CharModel, EvalResult, evaluate
     from charstat.corpus import Corpus, HubUnavailable, open_corpus
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from charstat.pipeline import Progress
 
 _HOMES = {
+    "charstat.advice": ("Advice",),
     "charstat.alphabet": ("Alphabet",),
     "charstat.charmodel_api": ("CharModel", "EvalResult", "evaluate"),
     "charstat.corpus": ("Corpus", "HubUnavailable", "open_corpus"),
@@ -60,6 +62,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Advice",
     "Alphabet",
     "ArgumentError",
     "BackendUnavailable",

@@ -17,13 +17,14 @@ from __future__ import annotations
 import math
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numba import njit
 
+from charstat.advice import Advice, rows_of
 from charstat.charmodel_api import CharModel
 from charstat.errors import StateError
 from charstat.tree import ESCAPE, SYMBOLS
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 LIST_RARE_FROM = 0.01  # predict() lists the rare characters when the escape is at least this likely
 NO_GUESSES, NO_ROWS = np.empty(0, np.uint8), np.empty((0, SYMBOLS))
 MAX_ADVICE = 1.0 + 1e-3  # of a probability, rounding included
+MAX_ADVICE_SUM = 1.0 + 1e-2  # of a row in symbol order
+AnyAdvice = Advice | Sequence[Advice] | np.ndarray
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
@@ -270,8 +273,9 @@ class SymbolModel(CharModel):
         self._step(symbol)
 
     @one_at_a_time
-    def advise(self, advice: np.ndarray) -> None:
-        """Tell the model what its experts say of the next character: float64 [experts, 128], a row of probabilities for each expert.
+    def advise(self, advice: AnyAdvice) -> None:
+        """Tell the model what its experts say of the next character: an Advice for each expert, or an array in the order of the
+        alphabet's symbols, float64 [experts, 128].
 
         Advice holds until the next observe(); without it, and where a row is all 0, an expert is silent. ValueError for other shapes.
         """
@@ -279,10 +283,11 @@ class SymbolModel(CharModel):
         self._ready()
         self._take_advice(advice[0])
 
-    def _checked_advice(self, advice: np.ndarray | None, n: int | None) -> np.ndarray:
+    def _checked_advice(self, advice: AnyAdvice | None, n: int | None) -> np.ndarray:
         """The advice for n characters (None: for one step) as float64 [n, experts, 128]; [0, experts, 128] if there is none."""
         if advice is None and n is not None:
             return np.empty((0, self.experts, SYMBOLS))
+        advice = rows_of(advice, self.alphabet)
         try:
             advice = np.ascontiguousarray(advice, np.float64)
         except (TypeError, ValueError, OverflowError) as e:
@@ -292,21 +297,24 @@ class SymbolModel(CharModel):
             raise ValueError(f"advice must have the shape {wanted}, not {advice.shape}")
         if not (np.isfinite(advice).all() and (advice >= 0.0).all() and (advice <= MAX_ADVICE).all()):
             raise ValueError("advice must be probabilities: finite, not negative, at most 1")
+        if advice.size and (most := float(advice.sum(axis=-1).max())) > MAX_ADVICE_SUM:
+            raise ValueError(f"advice must be probabilities that add up to 1 at most: a row adds up to {most:.6g}")
         return advice[np.newaxis] if n is None else advice
 
-    def score(self, text: str, advice: np.ndarray | None = None) -> np.ndarray:
+    def score(self, text: str, advice: AnyAdvice | None = None) -> np.ndarray:
         """Observe a text; bits of each character (float64), each predicted before it was observed.
 
-        advice: what the experts say before each character, float64 [len(text), experts, 128].
+        advice: what the experts say before each character: an Advice for each expert (advice.py), or an array in the order of the
+        alphabet's symbols, float64 [len(text), experts, 128].
         """
         return self._run(text, False, advice)[1]
 
-    def guess_and_score(self, text: str, advice: np.ndarray | None = None) -> tuple[list[str], np.ndarray]:
+    def guess_and_score(self, text: str, advice: AnyAdvice | None = None) -> tuple[list[str], np.ndarray]:
         """Observe a text; the most likely character before each, and the bits of each."""
         return self._run(text, True, advice)
 
     @one_at_a_time
-    def distributions(self, text: str, out: np.ndarray | None = None, advice: np.ndarray | None = None) -> np.ndarray:
+    def distributions(self, text: str, out: np.ndarray | None = None, advice: AnyAdvice | None = None) -> np.ndarray:
         """Observe a text; P of all 128 symbols before each character: float64 [len(text), 128], each row as probabilities()."""
         symbols, advice = self.alphabet.encode(text), self._checked_advice(advice, len(text))
         out = checked_out(out, (len(text), SYMBOLS))
@@ -316,7 +324,7 @@ class SymbolModel(CharModel):
         return out
 
     @one_at_a_time
-    def _run(self, text: str, guess: bool, advice: np.ndarray | None) -> tuple[list[str], np.ndarray]:
+    def _run(self, text: str, guess: bool, advice: AnyAdvice | None) -> tuple[list[str], np.ndarray]:
         symbols, advice = self.alphabet.encode(text), self._checked_advice(advice, len(text))
         p = np.empty(len(text))
         guesses = np.empty(len(text) if guess else 0, np.uint8)

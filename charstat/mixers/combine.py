@@ -13,6 +13,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
+from charstat.advice import Advice
 from charstat.arguments import check_text
 from charstat.charmodel_api import CharModel
 from charstat.mixers.mixture import Mixture
@@ -23,13 +24,13 @@ CHUNK_CHARS = 4096
 
 
 class Expert(Protocol):
-    """What can advise a mixture. probabilities() returns float64 [128]; it may fill `out` and return that."""
+    """What can advise a mixture. probabilities() returns an Advice of one row, or float64 [128]; it may fill `out` and return that."""
 
     def reset(self, keep_learning: bool = False) -> None: ...
 
     def observe(self, char: str) -> None: ...
 
-    def probabilities(self, out: np.ndarray | None = None) -> np.ndarray: ...
+    def probabilities(self, out: np.ndarray | None = None) -> np.ndarray | Advice: ...
 
 
 class AdvisedMixture(CharModel):
@@ -68,7 +69,8 @@ class AdvisedMixture(CharModel):
             self._advised = True
 
     def _row(self, expert: Expert) -> np.ndarray:
-        row = np.asarray(expert.probabilities(), np.float64)
+        said = expert.probabilities()
+        row = said.aligned(self.alphabet) if isinstance(said, Advice) else np.asarray(said, np.float64)
         if row.shape != (SYMBOLS,):
             raise ValueError(f"{type(expert).__name__}.probabilities() must return an array of the shape ({SYMBOLS},), not {row.shape}")
         return row
