@@ -57,7 +57,9 @@ def checked_vocab(vocab: Sequence[str], unknown: str | None) -> list[str]:
         raise ValueError(f"unknown is {unknown!r}, which vocab does not have")
     for name in names:
         if name != unknown and not (isinstance(name, str) and len(name) == 1):
-            raise ValueError(f"vocab has {name!r}, which is no character: name the entry for all others with unknown=, and spell out bytes and tokens")
+            raise ValueError(
+                f"vocab has {name!r}, which is no character: name the entry for all others with unknown=, and spell out bytes and tokens"
+            )
     return names
 
 
@@ -74,7 +76,9 @@ def checked_rows(probs: np.ndarray, columns: int) -> np.ndarray:
     sums = np.atleast_1d(rows.sum(axis=-1))
     wrong = np.flatnonzero((np.abs(sums - 1.0) > SUM_TOLERANCE) & (sums != 0.0))
     if wrong.size:
-        raise ValueError(f"row {wrong[0]} of probs adds up to {sums[wrong[0]]:.6g}: each must add up to 1, or be all 0 where the expert is silent")
+        raise ValueError(
+            f"row {wrong[0]} of probs adds up to {sums[wrong[0]]:.6g}: each must add up to 1, or be all 0 where the expert is silent"
+        )
     return rows
 
 

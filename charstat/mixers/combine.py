@@ -16,6 +16,7 @@ import numpy as np
 from charstat.advice import Advice
 from charstat.arguments import check_text
 from charstat.charmodel_api import CharModel
+from charstat.errors import StateError
 from charstat.mixers.mixture import Mixture
 from charstat.symbol_model import SymbolModel
 from charstat.tree import SYMBOLS
@@ -56,6 +57,19 @@ class AdvisedMixture(CharModel):
         other = type(self)(self.mixture.fork(), experts)
         other._advised = self._advised
         return other
+
+    def freeze(self) -> Self:
+        """As Mixture.freeze, for the mixture and every expert; StateError if one of them has no freeze()."""
+        for expert in self.experts:
+            if not hasattr(expert, "freeze"):
+                raise StateError(f"the expert {type(expert).__name__} has no freeze(): it cannot predict without learning")
+        other = type(self)(self.mixture.freeze(), [e.freeze() for e in self.experts])
+        other._advised = self._advised
+        return other
+
+    def commit(self, text: str) -> None:
+        """As Mixture.commit, for the mixture and every expert."""
+        self.score(text)
 
     def __copy__(self) -> Self:
         return self.fork()

@@ -16,7 +16,8 @@ from charstat.arguments import check_whole
 from charstat.errors import ContextError, FormatError
 from charstat.mixers.brackets import bracket_actions
 from charstat.mixers.evidence import count_states, online_states, ratio_bins
-from charstat.mixers.kernels import distribution, most_likely, path_probability, run, step, take_advice
+from charstat.mixers.gates import Evidence, look_up
+from charstat.mixers.kernels import distribution, most_likely, move_on, path_probability, run, step, take_advice
 from charstat.mixers.layout import MixerLayout, MixerRates
 from charstat.mixers.logistic import Mixer, new_mixer, unpack
 from charstat.mixers.lookups import enter_text
@@ -26,7 +27,7 @@ from charstat.ngram.match import Match, end_match, ensure_match_room, new_match
 from charstat.ngram.overlay import DEFAULT_LIMIT, FAST, SLOW, Overlay, ensure_room, new_overlay
 from charstat.ngram.table import identity_bits
 from charstat.ngram.words import model_symbol_info
-from charstat.symbol_model import SymbolModel
+from charstat.symbol_model import SymbolModel, one_at_a_time
 
 if TYPE_CHECKING:
     from charstat.model import Model
@@ -46,6 +47,7 @@ class Mixture(SymbolModel):
     """
 
     state: Stream
+    learned = ("overlay", "mixer")
 
     def __init__(
         self,
@@ -161,6 +163,22 @@ class Mixture(SymbolModel):
 
     def _step(self, symbol: int) -> None:
         step(self._fixed, self.state, symbol)
+
+    def _move_on(self, symbol: int) -> None:
+        match = self.state.match
+        if match.state[0] == match.text.size:
+            self.state = self.state._replace(match=match._replace(text=np.concatenate([match.text, np.zeros_like(match.text)])))
+        move_on(self._fixed, self.state, symbol)
+
+    @one_at_a_time
+    def evidence(self, text: str) -> Evidence:
+        """Observe a text; what the longest character context has seen before each character (mixers/gates.py), to gate other models."""
+        symbols, table = self.alphabet.encode(text), np.empty((len(text), 4), np.float32)
+        for part in self._blocks(len(text)):
+            for i, symbol in enumerate(symbols[part].tolist(), part.start):
+                look_up(self._fixed, self.state, table[i])
+                (self._move_on if self._frozen_from else self._step)(symbol)
+        return Evidence.of(table)
 
     def _take_advice(self, advice: np.ndarray) -> None:
         take_advice(self.state.experts, advice)
