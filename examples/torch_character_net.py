@@ -3,8 +3,8 @@
     pip install 'charstat[examples]'
     python examples/torch_character_net.py --data DIR            # wiki.train.raw and wiki.valid.raw; about 10 minutes on 2 cores
 
-Both models see the same characters and start each window cold. The net's vocabulary is in code-point order: charstat.Advice takes its
-columns to the stream's symbols by name. The rows of the table, in bits per character and accuracy:
+Both start each window cold. The net's vocabulary is in code-point order: charstat.Advice takes its columns to the stream's symbols by
+name. The rows of the table, in bits per character and accuracy:
 
     linear      a p + (1 - a) q                    a tuned on 10,000 characters elsewhere: what submissions write by hand
     softmax     the same with online weights       one weight for each model, learned by gradient
@@ -97,11 +97,13 @@ def main(argv: list[str] | None = None) -> dict[str, list[tuple[float, float]]]:
     parser.add_argument("--held-out", type=int, default=0, help="characters of these that the warm start is learned from")
     parser.add_argument("--order", type=int, default=14)
     parser.add_argument("--cpu-seconds", type=float, default=600.0, help="of training")
+    parser.add_argument("--threads", type=int, default=1, help="of training; the steps are small, and two waste CPU time on waiting")
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--windows", type=int, nargs="+", default=[120_000, 200_000], help="where they start in val")
     parser.add_argument("--window-chars", type=int, default=30_000)
     parser.add_argument("--tune-at", type=int, default=100_000, help="where the 10,000 characters of val for the linear mix start")
     o = parser.parse_args(argv)
+    torch.set_num_threads(o.threads)
 
     corpus = charstat.open_corpus(o.data)
     text, val = corpus.text("train", limit=o.chars), corpus.text("val")
