@@ -34,6 +34,14 @@ class Advice:
     def __len__(self) -> int:
         return len(self.probs) if self.probs.ndim == 2 else 1
 
+    def __getitem__(self, rows: slice) -> Advice:
+        """The same for some of the characters: advice[start:end]."""
+        if not isinstance(rows, slice) or self.probs.ndim != 2:
+            raise ValueError("take a slice of the rows of an Advice, such as advice[start:end]")
+        part = object.__new__(Advice)  # checked already
+        part.vocab, part.unknown, part.probs = self.vocab, self.unknown, self.probs[rows]
+        return part
+
     def __repr__(self) -> str:
         return f"Advice({len(self.vocab)} characters, {len(self)} rows)"
 

@@ -163,6 +163,7 @@ class Model:
     def __post_init__(self) -> None:
         betas, start = self.columns["betas"], self.columns["start"]
         flat = [self.columns[name] for name in CLASS_COLUMNS]
+        object.__setattr__(self, "arrays", self.columns)
         object.__setattr__(self, "columns", {name: self.columns[name] for name in TABLE_COLUMNS})
         try:
             check_manifest(self.manifest)
@@ -203,6 +204,7 @@ class Model:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    arrays: dict[str, np.ndarray] = field(init=False, repr=False)  # all that the directory holds: storage.COLUMNS
     alphabet: Alphabet = field(init=False)
     tables: dict[str, CountTable] = field(init=False, repr=False)
     vocabulary: Vocabulary = field(init=False, repr=False)
@@ -353,7 +355,7 @@ class Model:
     def __reduce__(self) -> tuple:
         """Pickled as its path and a checksum of its manifest, which has those of all arrays; a model in memory, with its arrays."""
         if self.path is None:
-            return _from_memory, (self.manifest, {**self.columns, "betas": self.betas, "start": self.warm_start})
+            return _from_memory, (self.manifest, self.arrays)
         return _loaded_again, (os.path.abspath(self.path), manifest_digest(self.manifest))
 
     @classmethod
@@ -428,11 +430,11 @@ def manifest_digest(manifest: dict) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
-def _from_memory(manifest: dict, columns: dict[str, np.ndarray]) -> Model:
+def _from_memory(manifest: dict, arrays: dict[str, np.ndarray]) -> Model:
     """The model of a pickle that holds its arrays."""
-    for column in columns.values():
-        column.setflags(write=False)
-    return Model(manifest, columns)
+    for array in arrays.values():
+        array.setflags(write=False)
+    return Model(manifest, arrays)
 
 
 def _loaded_again(path: str, digest: str) -> Model:

@@ -1,4 +1,4 @@
-"""What a stream's pickle leaves to the model: arrays that are part of the model's columns are stored as where they lie."""
+"""What a stream's pickle leaves to the model: arrays that are part of the model's are stored as where they lie."""
 
 from __future__ import annotations
 
@@ -24,10 +24,6 @@ class ReadOnly(NamedTuple):
     array: np.ndarray
 
 
-def _columns(model: Model) -> dict[str, np.ndarray]:
-    return {**model.columns, "betas": model.betas, "start": model.warm_start}
-
-
 def without_columns(value: Any, model: Model) -> Any:
     """Nested tuples with each array that lies in one of the model's columns replaced by a Part, other read-only ones by ReadOnly."""
     if isinstance(value, tuple):
@@ -37,7 +33,7 @@ def without_columns(value: Any, model: Model) -> Any:
     if value.ndim != 1 or not value.size or not value.flags.c_contiguous:
         return ReadOnly(value)
     at = value.__array_interface__["data"][0]
-    for name, column in _columns(model).items():
+    for name, column in model.arrays.items():
         offset = at - column.__array_interface__["data"][0]
         if value.dtype == column.dtype and 0 <= offset and offset + value.nbytes <= column.nbytes:
             return Part(name, offset // value.itemsize, value.size)
@@ -47,7 +43,7 @@ def without_columns(value: Any, model: Model) -> Any:
 def with_columns(value: Any, model: Model) -> Any:
     """The inverse of without_columns."""
     if isinstance(value, Part):
-        column = _columns(model)[value.column]
+        column = model.arrays[value.column]
         return column if value.size == column.size else column[value.start : value.start + value.size]
     if isinstance(value, ReadOnly):
         value.array.setflags(write=False)

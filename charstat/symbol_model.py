@@ -4,9 +4,9 @@ A model fills P(symbol) for all 128 symbols and learns from a symbol; this file 
 Rare characters share the escape's probability (alphabet.py); the guess is the most likely character, the lower symbol of
 equals, rare ones last.
 
-A model implements six methods (_restart, _forget_context, _clock, _fill, _run_symbols, _move_on) and, where it can do better than the
-default, _make_room, _likeliest, _probability_of and _step. What it holds is in `state`, a NamedTuple of arrays; `learned` names the
-fields that only learning changes. The public methods are here alone.
+A model implements five methods (_restart, _forget_context, _clock, _fill, _run_symbols) and, where it can do better than the default,
+_make_room, _likeliest, _probability_of and _step. What it holds is in `state`, a NamedTuple of arrays. For freeze() it also implements
+_move_on, and `learned` names the fields of the state that only learning changes. The public methods are here alone.
 
 What grows or forgets does so at the start of a block of `block_symbols` symbols, so that no result depends on how a text is cut into
 calls. A stream belongs to one thread at a time: a call that meets another one in the middle raises StateError.
@@ -27,6 +27,7 @@ from numba import njit
 from charstat.advice import Advice, rows_of
 from charstat.charmodel_api import CharModel
 from charstat.errors import StateError
+from charstat.ngram.overlay import Overlay
 from charstat.pickling import with_columns, without_columns
 from charstat.tree import ESCAPE, SYMBOLS
 
@@ -74,6 +75,8 @@ def copied(state: T) -> T:
     """A copy of nested tuples of arrays; arrays that are read-only (a model's tables) are shared."""
     if isinstance(state, np.ndarray):
         return state.copy() if state.flags.writeable else state
+    if isinstance(state, Overlay):
+        return state.copied()
     if isinstance(state, tuple):
         parts = [copied(part) for part in state]
         return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
@@ -140,9 +143,9 @@ class SymbolModel(CharModel):
         """Observe symbols, uint8 [n]: p[i] := P(symbols[i]) before it was. Where there is room: guesses[i] := the best symbol, uint8;
         rows[i] := P of all symbols, float64 [128]. advice: float64 [n, experts, 128], or [0, experts, 128] for none."""
 
-    @abstractmethod
     def _move_on(self, symbol: int) -> None:
-        """Go on to the next position after this symbol, and learn nothing."""
+        """Go on to the next position after this symbol, and learn nothing. StateError if the model cannot."""
+        raise StateError(f"{type(self).__name__} cannot predict without learning: it implements no _move_on")
 
     def _make_room(self) -> None:
         """At the start of a block: make room for block_symbols observations, forget what is beyond the limits."""
@@ -188,6 +191,8 @@ class SymbolModel(CharModel):
                 stream.commit(chunk)
         """
         self._ready()
+        if type(self)._move_on is SymbolModel._move_on:
+            self._move_on(0)  # says that it cannot
         parts = zip(self.state._fields, self.state, strict=True)
         other = self._with_state(type(self.state)(*(part if name in self.learned else copied(part) for name, part in parts)))
         other._frozen_from = self._frozen_from or (self, self._clock())

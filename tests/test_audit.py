@@ -426,6 +426,23 @@ class TestWhatCannotBeAudited:
         with pytest.raises(UserError, match="must be 1 or more"):
             ask(Bigram, **options)
 
+    def test_a_model_that_exits(self):
+        class Exiting(Bigram):
+            def score(self, text):
+                raise SystemExit(0)
+
+        with pytest.raises(UserError, match=r"score\(\) raised SystemExit"):
+            ask(Exiting)
+
+    @pytest.mark.parametrize("said", [3.0, {"bits": "few"}, {"bits": None}])
+    def test_claims_that_are_no_figures(self, said):
+        class Odd(CharactersAsBytes):
+            def claims(self, text):
+                return said
+
+        with pytest.raises(UserError, match="must return"):
+            ask(Odd, probes=2)
+
     def test_unknown_claims(self):
         class Vague(CharactersAsBytes):
             def claims(self, text):

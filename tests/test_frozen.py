@@ -5,8 +5,11 @@ import pickle
 import numpy as np
 import pytest
 
-from charstat import FormatError, Model, StateError
+from charstat import Advice, FormatError, Model, StateError
 from charstat.counting import build_model
+from charstat.mixers.logistic import pack
+from charstat.mixers.warm_start import learn_warm_start
+from charstat.symbol_model import SymbolModel
 
 MODELS = ("ppm", "ppm-inherit", "ctw", "kneser-ney", "match", "mix", "advised")
 
@@ -80,6 +83,16 @@ def test_a_view_ends_when_the_stream_learns(model):
         model.stream().freeze()
 
 
+def test_a_model_that_cannot_be_frozen(model):
+    class Immovable(type(model.char_model("ppm"))):
+        _move_on = SymbolModel._move_on
+
+    stream = Immovable(model)
+    stream.reset()
+    with pytest.raises(StateError, match="Immovable cannot predict without learning"):
+        stream.freeze()
+
+
 def test_distributions_as_logarithms_and_in_float32(model, held_out):
     text = held_out[:5000]
     rows = opened(model, "mix").distributions(text)
@@ -137,4 +150,39 @@ def test_a_pickle_has_the_model_s_path_and_what_was_learned(train_text, held_out
 def test_a_pickled_model_in_memory_is_whole(model):
     again = pickle.loads(pickle.dumps(model))
     assert isinstance(again, Model) and not any(a.flags.writeable for a in again.columns.values())
-    assert all(np.array_equal(again.columns[c], model.columns[c]) for c in model.columns)
+    assert all(np.array_equal(again.arrays[c], model.arrays[c]) for c in model.arrays)
+
+
+def test_a_warm_start_learned_with_an_expert(train_text, english):
+    """It begins with the trust that the expert has earned; without the expert's advice it is the plain one."""
+    model = build_model(train_text, order=4, threads=1)
+    text, later = english[200_000:206_000], english[206_000:206_800]
+    vocab = [*sorted(model.alphabet.chars), "<unk>"]
+
+    def advice(piece):
+        rows = np.full((len(piece), len(vocab)), 0.2 / len(vocab))
+        for i, c in enumerate(piece):
+            rows[i, vocab.index(c) if c in vocab else -1] += 0.8
+        return Advice(vocab, rows, "<unk>")
+
+    learned = learn_warm_start(model, text, advice=advice(text))
+    assert (learned.chars, learned.experts) == (6000, 1)
+    streams = [opened(model, "mix", experts=1, warm_start=start) for start in (learned, False)]
+    warm, cold = (stream.score(later, advice(later)).mean() for stream in streams)
+    assert warm < cold - 0.02
+    one_piece = opened(model, "mix", experts=1)
+    one_piece.score(text, advice(text))
+    assert np.array_equal(learned.values, pack(one_piece.mixer))
+    array = advice(text).aligned(model.alphabet)[:, np.newaxis]
+    assert np.array_equal(learn_warm_start(model, text, advice=array).values, learned.values)
+    assert opened(model, "mix", experts=2, warm_start=learned).warm_start_chars == 6000
+    plain = learn_warm_start(model, text)
+    assert np.array_equal(
+        opened(model, "mix", experts=1, warm_start=plain).score(later), opened(model, "mix", warm_start=plain).score(later)
+    )
+    with pytest.raises(FormatError, match="1 experts, and the stream has 0"):
+        model.stream(warm_start=learned)
+    with pytest.raises(FormatError, match="other contexts"):
+        model.stream(experts=1, contexts=["o1", "o2"], warm_start=learned)
+    with pytest.raises(ValueError, match="a row for each"):
+        learn_warm_start(model, text, advice=advice(text[:50]))

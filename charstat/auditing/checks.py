@@ -299,6 +299,8 @@ class Audit:
         said = self.subject.guarded(f"{self.subject.name}.claims()", claims, text)
         if not isinstance(said, dict):
             raise UserError(f"{self.subject.name}.claims() must return a dictionary of figures, not {type(said).__name__}")
+        if not all(isinstance(value, int | float | np.number) for value in said.values()):
+            raise UserError(f"{self.subject.name}.claims() must return numbers: {said!r:.100}")
         unknown = sorted(set(said) - set(truth))
         if unknown:
             raise UserError(f"{self.subject.name}.claims() has {', '.join(map(repr, unknown))}: an audit can check {', '.join(truth)}")
@@ -355,7 +357,8 @@ def audit(
     try:
         work = Audit(subject, probes, positions, tolerance, seed)
         checks = work.run(progress)
-        bits = None if subject.is_guess else float(work.bits.sum())
+        total = float(work.bits.sum())
+        bits = total if math.isfinite(total) and not subject.is_guess else None
     except WrongCharges as e:
         title = TITLES["denominator"]
         checks = (Check("denominator", title, CAUGHT, 1, f"{e}: each one is to be charged, once", (DENOMINATOR,)),)

@@ -36,7 +36,8 @@ class Check:
 
 @dataclass(frozen=True)
 class AuditReport:
-    """chars, bytes: of the text that was read (tokens: how many, else None). bits: what the model charged for it in one pass."""
+    """chars, bytes: of the text that was read (tokens: how many, else None). bits: what the model charged for it in one pass;
+    None if that is infinite, or if the model only guesses."""
 
     subject: str
     chars: int

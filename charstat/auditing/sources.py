@@ -55,7 +55,7 @@ def _run(what: str, call: Callable, *args: Any) -> Any:
         return call(*args)
     except UserError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:  # subtle: a submission that exits with 0 would look clean
         raise UserError(f"{what} raised {type(e).__name__}: {e}") from e
 
 

@@ -58,7 +58,7 @@ class Subject:
             return call(*args)
         except UserError:
             raise
-        except Exception as e:
+        except (Exception, SystemExit) as e:  # subtle: a model that exits with 0 would look clean
             raise UserError(f"{what} raised {type(e).__name__}: {e}") from e
 
     def fresh(self, new: bool = False) -> Any:

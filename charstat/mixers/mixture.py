@@ -19,7 +19,7 @@ from charstat.mixers.evidence import count_states, online_states, ratio_bins
 from charstat.mixers.gates import Evidence, look_up
 from charstat.mixers.kernels import distribution, most_likely, move_on, path_probability, run, step, take_advice
 from charstat.mixers.layout import MixerLayout, MixerRates
-from charstat.mixers.logistic import Mixer, new_mixer, unpack
+from charstat.mixers.logistic import Mixer, WarmStart, new_mixer, unpack
 from charstat.mixers.lookups import enter_text
 from charstat.mixers.state import CLOCK, FAMILY_COLUMNS, MATCH_OFF, PREPARED, TREE_READY, Fixed, Stream, Tables, new_stream
 from charstat.ngram.contexts import Context
@@ -42,8 +42,8 @@ class Mixture(SymbolModel):
     of the overlay holds before it forgets the older half. contexts: names of those that are mixed; all of the model's by default but order
     0, which the bias at every node stands for. match: whether the match model is mixed. experts: how many other models give advice: their
     probabilities are inputs like the others, each with a learned weight (a neural net's, PPM's, any). warm_start: begin with the model's
-    warm start, where it has one and it fits (all contexts, the match model); warm_start_chars says from how many characters it was
-    learned, 0 without. ContextError for contexts that the model lacks, FormatError for a warm start of another version's mixer.
+    warm start, where it has one and it fits (all contexts, the match model), or with one that learn_warm_start gave, advice included;
+    warm_start_chars says from how many characters it was learned, 0 without. ContextError for contexts that the model lacks, FormatError for a warm start of another version's mixer.
     """
 
     state: Stream
@@ -57,7 +57,7 @@ class Mixture(SymbolModel):
         contexts: Sequence[str] | None = None,
         match: bool = True,
         experts: int = 0,
-        warm_start: bool = True,
+        warm_start: bool | WarmStart = True,
     ):
         super().__init__(model)
         if not (rates is None or isinstance(rates, MixerRates)):
@@ -69,13 +69,28 @@ class Mixture(SymbolModel):
         self._rates = rates or MixerRates()
         self._limit = max(2 * self.block_symbols, check_whole(overlay_limit, "overlay_limit", 1))
         self._fixed = self._fixed_arrays()
-        fits = warm_start and model.start.size and match and self.contexts == self._choose(None)
-        self.warm_start_chars = model.start_chars if fits else 0
-        if fits and model.manifest["start"].get("layout") != self.layout.digest():
+        self._warm_start = self._checked_warm_start(warm_start)
+        self.warm_start_chars = self._warm_start.chars if self._warm_start else 0
+
+    def _checked_warm_start(self, chosen: bool | WarmStart) -> WarmStart | None:
+        """What the mixer begins with: the model's own warm start, another one, or None. FormatError if it is of another layout."""
+        model, digest = self.model, self.layout.digest()
+        if isinstance(chosen, WarmStart):
+            if chosen.layout != digest or not self._match:
+                raise FormatError("this warm start was learned with other contexts, or by another version: learn it again on this model")
+            if chosen.experts > self.experts:
+                raise FormatError(
+                    f"this warm start was learned with {chosen.experts} experts, and the stream has {self.experts}: pass experts="
+                )
+            return chosen
+        if not (chosen and model.start.size and self._match and self.contexts == self._choose(None)):
+            return None
+        if model.manifest["start"].get("layout") != digest:
             raise FormatError(
                 "the model's warm start was learned with another mixer layout: build the model again, or open it without: "
                 "stream(warm_start=False)"
             )
+        return WarmStart(model.warm_start, digest, model.warm_start_chars)
 
     def _choose(self, names: Sequence[str] | None) -> tuple[Context, ...]:
         known = {c.name: c for c in self.model.contexts}
@@ -120,8 +135,8 @@ class Mixture(SymbolModel):
 
     def _restart(self) -> None:
         mixer = new_mixer(self.layout, self._rates)
-        if self.warm_start_chars:
-            unpack(self.model.start, mixer, self.layout)
+        if self._warm_start:
+            unpack(self._warm_start.values, mixer, self.layout, self._warm_start.experts)
         self._enter(new_overlay(self.layout.families), new_match(), mixer, self.warm_start_chars)
 
     def _forget_context(self) -> None:
