@@ -9,14 +9,17 @@ names: its columns must be the stream's 128 symbols, and in a wrong order it wou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from charstat.alphabet import Alphabet
-
 SUM_TOLERANCE = 2e-3  # of a row: what float16 costs
+
+
+class Aligning(Protocol):
+    """An alphabet.Alphabet, which imports this file."""
+
+    def align(self, vocab: Sequence[str], probs: np.ndarray, unknown: str | None = None) -> np.ndarray: ...
 
 
 class Advice:
@@ -45,7 +48,7 @@ class Advice:
     def __repr__(self) -> str:
         return f"Advice({len(self.vocab)} characters, {len(self)} rows)"
 
-    def aligned(self, alphabet: Alphabet) -> np.ndarray:
+    def aligned(self, alphabet: Aligning) -> np.ndarray:
         """The probabilities of an alphabet's symbols: float64 [n, 128], or [128] for one row."""
         return alphabet.align(self.vocab, self.probs, self.unknown)
 
@@ -90,7 +93,7 @@ def checked_rows(probs: np.ndarray, columns: int) -> np.ndarray:
     return rows
 
 
-def rows_of(advice: object, alphabet: Alphabet) -> object:
+def rows_of(advice: object, alphabet: Aligning) -> object:
     """Advice, or a list of it, one for each expert, as an array [n, experts, 128] or [experts, 128]; anything else unchanged."""
     listed = [advice] if isinstance(advice, Advice) else advice
     if not (isinstance(listed, list | tuple) and listed and all(isinstance(part, Advice) for part in listed)):
