@@ -13,6 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
+from charstat.errors import ArgumentError
+
 SUM_TOLERANCE = 2e-3  # of a row: what float16 costs
 
 
@@ -27,7 +29,7 @@ class Advice:
 
     vocab: the character of each column, a string or a list of strings. probs: any float dtype, [n, len(vocab)], a row before each of n
     characters, or [len(vocab)] for one; each row adds up to 1, or is all 0 where the expert is silent. unknown: the entry of vocab that
-    stands for every character outside it, such as "<unk>". ValueError that says what is wrong.
+    stands for every character outside it, such as "<unk>". ArgumentError that says what is wrong.
     """
 
     def __init__(self, vocab: Sequence[str], probs: np.ndarray, unknown: str | None = None):
@@ -40,7 +42,7 @@ class Advice:
     def __getitem__(self, rows: slice) -> Advice:
         """The same for some of the characters: advice[start:end]."""
         if not isinstance(rows, slice) or self.probs.ndim != 2:
-            raise ValueError("take a slice of the rows of an Advice, such as advice[start:end]")
+            raise ArgumentError("take a slice of the rows of an Advice, such as advice[start:end]")
         part = object.__new__(Advice)  # checked already
         part.vocab, part.unknown, part.probs = self.vocab, self.unknown, self.probs[rows]
         return part
@@ -54,40 +56,40 @@ class Advice:
 
 
 def checked_vocab(vocab: Sequence[str], unknown: str | None) -> list[str]:
-    """The vocabulary as a list: characters, each once, and `unknown` where it is given. ValueError that says what is wrong."""
+    """The vocabulary as a list: characters, each once, and `unknown` where it is given. ArgumentError that says what is wrong."""
     try:
         names = list(vocab)
     except TypeError:
-        raise ValueError(f"vocab must list the character of each column, not be {type(vocab).__name__}") from None
+        raise ArgumentError(f"vocab must list the character of each column, not be {type(vocab).__name__}") from None
     if not names:
-        raise ValueError("vocab is empty: it lists the character of each column")
+        raise ArgumentError("vocab is empty: it lists the character of each column")
     if len(set(names)) != len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise ValueError(f"vocab has {twice!r} twice: each column stands for one character")
+        raise ArgumentError(f"vocab has {twice!r} twice: each column stands for one character")
     if unknown is not None and unknown not in names:
-        raise ValueError(f"unknown is {unknown!r}, which vocab does not have")
+        raise ArgumentError(f"unknown is {unknown!r}, which vocab does not have")
     for name in names:
         if name != unknown and not (isinstance(name, str) and len(name) == 1):
-            raise ValueError(
+            raise ArgumentError(
                 f"vocab has {name!r}, which is no character: name the entry for all others with unknown=, and spell out bytes and tokens"
             )
     return names
 
 
 def checked_rows(probs: np.ndarray, columns: int) -> np.ndarray:
-    """The probabilities as float64, [n, columns] or [columns]. ValueError unless each row is a distribution, or all 0."""
+    """The probabilities as float64, [n, columns] or [columns]. ArgumentError unless each row is a distribution, or all 0."""
     try:
         rows = np.asarray(probs, np.float64)
     except (TypeError, ValueError) as e:
-        raise ValueError(f"probs must be an array of probabilities, not {type(probs).__name__}") from e
+        raise ArgumentError(f"probs must be an array of probabilities, not {type(probs).__name__}") from e
     if rows.ndim not in (1, 2) or rows.shape[-1] != columns:
-        raise ValueError(f"probs must have a column for each of the {columns} entries of vocab, not the shape {rows.shape}")
+        raise ArgumentError(f"probs must have a column for each of the {columns} entries of vocab, not the shape {rows.shape}")
     if not (np.isfinite(rows).all() and (rows >= 0.0).all()):
-        raise ValueError("probs must be probabilities, finite and not negative: take exp() of logarithms first")
+        raise ArgumentError("probs must be probabilities, finite and not negative: take exp() of logarithms first")
     sums = np.atleast_1d(rows.sum(axis=-1))
     wrong = np.flatnonzero((np.abs(sums - 1.0) > SUM_TOLERANCE) & (sums != 0.0))
     if wrong.size:
-        raise ValueError(
+        raise ArgumentError(
             f"row {wrong[0]} of probs adds up to {sums[wrong[0]]:.6g}: each must add up to 1, or be all 0 where the expert is silent"
         )
     return rows
@@ -100,5 +102,7 @@ def rows_of(advice: object, alphabet: Aligning) -> object:
         return advice
     rows = [part.aligned(alphabet) for part in listed]
     if len({part.shape for part in rows}) > 1:
-        raise ValueError(f"each expert must advise on the same characters: their rows are {', '.join(str(len(part)) for part in listed)}")
+        raise ArgumentError(
+            f"each expert must advise on the same characters: their rows are {', '.join(str(len(part)) for part in listed)}"
+        )
     return np.stack(rows, axis=-2)

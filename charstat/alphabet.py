@@ -155,11 +155,11 @@ class Alphabet:
         return symbols
 
     def decode(self, symbols: np.ndarray, escape: str = "\ufffd") -> str:
-        """The characters of symbols, ints [n]; `escape` where a character had no symbol of its own. ValueError for unused symbols."""
+        """The characters of symbols, ints [n]; `escape` where a character had no symbol of its own. ArgumentError for unused symbols."""
         symbols = np.asarray(symbols).ravel()
         wrong = symbols[(symbols != ESCAPE) & ((symbols < 0) | (symbols >= self.size))]
         if wrong.size:
-            raise ValueError(f"{wrong[0]} is no symbol of this alphabet: it has 0 to {self.size - 1}, and {ESCAPE} for the escape")
+            raise ArgumentError(f"{wrong[0]} is no symbol of this alphabet: it has 0 to {self.size - 1}, and {ESCAPE} for the escape")
         return "".join([escape if s == ESCAPE else self.chars[s] for s in symbols.tolist()])
 
     def align(self, vocab: Sequence[str], probs: np.ndarray, unknown: str | None = None) -> np.ndarray:
@@ -167,7 +167,7 @@ class Alphabet:
 
         probs: [n, len(vocab)] or [len(vocab)]. The columns of characters without a symbol of their own add up in the escape's. unknown:
         the entry of vocab for every character outside it; its probability is shared evenly by the symbols whose characters vocab lacks
-        and the escape. Characters that vocab lacks get 0 without it. ValueError: see advice.Advice.
+        and the escape. Characters that vocab lacks get 0 without it. ArgumentError: see advice.Advice.
         """
         names = checked_vocab(vocab, unknown)
         rows = checked_rows(probs, len(names))

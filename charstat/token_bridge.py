@@ -24,6 +24,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from charstat.errors import ArgumentError
+
 SUM_TOLERANCE = 2e-3
 BYTES = 256
 
@@ -31,21 +33,21 @@ BYTES = 256
 class TokenBridge:
     """token_bytes: the bytes of every token, in order of their ids; b"" for tokens that are no text (they may have no probability here).
 
-    ValueError if two tokens have the same bytes, TypeError if one is no bytes.
+    ArgumentError if two tokens have the same bytes, or one is no bytes.
     """
 
     def __init__(self, token_bytes: Sequence[bytes]):
         self.token_bytes = list(token_bytes)
         for i, piece in enumerate(self.token_bytes):
             if not isinstance(piece, bytes):
-                raise TypeError(f"token {i} is {type(piece).__name__}, not bytes")
+                raise ArgumentError(f"token {i} is {type(piece).__name__}, not bytes")
         self._ids = sorted((i for i, piece in enumerate(self.token_bytes) if piece), key=self.token_bytes.__getitem__)
         self._pieces = [self.token_bytes[i] for i in self._ids]
         for one, other in zip(self._pieces, self._pieces[1:], strict=False):
             if one == other:
-                raise ValueError(f"two tokens are {one!r}: their probabilities cannot be told apart")
+                raise ArgumentError(f"two tokens are {one!r}: their probabilities cannot be told apart")
         if not self._pieces:
-            raise ValueError("no token has any bytes")
+            raise ArgumentError("no token has any bytes")
         self._textless = np.array([not piece for piece in self.token_bytes])
 
     @property
@@ -53,7 +55,7 @@ class TokenBridge:
         return len(self.token_bytes)
 
     def bytes_of(self, ids: Sequence[int] | np.ndarray) -> bytes:
-        """The text of tokens. ValueError for ids outside the vocabulary."""
+        """The text of tokens. ArgumentError for ids outside the vocabulary."""
         return b"".join([self.token_bytes[i] for i in self._checked_ids(ids).tolist()])
 
     def n_bytes(self, ids: Sequence[int] | np.ndarray) -> int:
@@ -61,12 +63,12 @@ class TokenBridge:
         return len(self.bytes_of(ids))
 
     def bits_per_byte(self, nll: np.ndarray, ids: Sequence[int] | np.ndarray) -> float:
-        """Nats of each token, as bits per byte of their pieces. ValueError if they have another length, or stand for no bytes."""
+        """Nats of each token, as bits per byte of their pieces. ArgumentError if they have another length, or stand for no bytes."""
         nll, n = np.asarray(nll, np.float64), self.n_bytes(ids)
         if nll.shape != (len(ids),):
-            raise ValueError(f"nll must have a number for each of the {len(ids)} tokens, not the shape {nll.shape}")
+            raise ArgumentError(f"nll must have a number for each of the {len(ids)} tokens, not the shape {nll.shape}")
         if not n:
-            raise ValueError("these tokens stand for no bytes")
+            raise ArgumentError("these tokens stand for no bytes")
         return math.fsum(nll) / math.log(2) / n
 
     def next_bytes(self, p: np.ndarray, prefix: bytes = b"", after: np.ndarray | None = None) -> tuple[np.ndarray, float]:
@@ -74,13 +76,13 @@ class TokenBridge:
 
         p: what the model says at the start of the token, float [vocab_size]. prefix: the token's bytes so far. after: what it says at the
         start of the next token, if this one is the prefix: the end's share then goes to the first byte of that, and 0.0 is left for it.
-        ValueError if no token with any probability starts with the prefix.
+        ArgumentError if no token with any probability starts with the prefix.
         """
         p = self._checked(p)
         lo, hi = self._range(prefix)
         sums = np.concatenate([[0.0], np.cumsum(p[self._ids[lo:hi]])])
         if lo == hi or not sums[-1] > 0.0:
-            raise ValueError(f"no token that can come starts with {prefix!r}")
+            raise ArgumentError(f"no token that can come starts with {prefix!r}")
         out, at = np.zeros(BYTES), lo
         end = float(p[self._ids[lo]]) if self._pieces[lo] == prefix else 0.0
         at += self._pieces[lo] == prefix
@@ -99,7 +101,7 @@ class TokenBridge:
         """({next character: P}, P(the token ends before a whole character)), which add up to 1; UTF-8 pieces.
 
         p, prefix: as for next_bytes; the prefix may end inside a character, whose bytes so far then count as known. Pieces that are not
-        UTF-8 from there on count as the rest. ValueError if no token with any probability starts with the prefix.
+        UTF-8 from there on count as the rest. ArgumentError if no token with any probability starts with the prefix.
         """
         p = self._checked(p)
         lo, hi = self._range(prefix)
@@ -111,7 +113,7 @@ class TokenBridge:
             (rest if char is None else shares.setdefault(char, [])).append(float(p[i]))
         total = math.fsum([q for share in shares.values() for q in share] + rest)
         if not total > 0.0:
-            raise ValueError(f"no token that can come starts with {prefix!r}")
+            raise ArgumentError(f"no token that can come starts with {prefix!r}")
         return {char: math.fsum(share) / total for char, share in shares.items()}, math.fsum(rest) / total
 
     def byte_charges(self, p: np.ndarray, ids: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -122,7 +124,7 @@ class TokenBridge:
         ids = self._checked_ids(ids)
         rows = np.asarray(p)
         if rows.shape != (len(ids), self.vocab_size):
-            raise ValueError(f"p must have the shape {(len(ids), self.vocab_size)}, a row before each token, not {rows.shape}")
+            raise ArgumentError(f"p must have the shape {(len(ids), self.vocab_size)}, a row before each token, not {rows.shape}")
         charges = []
         for i, row in zip(ids.tolist(), rows, strict=True):
             piece, ordered = self.token_bytes[i], np.concatenate([[0.0], np.cumsum(self._checked(row)[self._ids])])
@@ -172,22 +174,22 @@ class TokenBridge:
     def _checked_ids(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         ids = np.asarray(ids, np.int64) if len(ids) == 0 else np.asarray(ids)
         if ids.ndim != 1 or ids.dtype.kind not in "iu" or not ((ids >= 0) & (ids < self.vocab_size)).all():
-            raise ValueError(f"ids must be whole numbers from 0 to {self.vocab_size - 1}, in one dimension")
+            raise ArgumentError(f"ids must be whole numbers from 0 to {self.vocab_size - 1}, in one dimension")
         return ids
 
     def _checked(self, p: np.ndarray) -> np.ndarray:
         p = np.asarray(p, np.float64)
         if p.shape != (self.vocab_size,):
-            raise ValueError(f"p must have a probability for each of the {self.vocab_size} tokens, not the shape {p.shape}")
+            raise ArgumentError(f"p must have a probability for each of the {self.vocab_size} tokens, not the shape {p.shape}")
         if not (np.isfinite(p).all() and (p >= 0.0).all() and abs(p.sum() - 1.0) <= SUM_TOLERANCE):
-            raise ValueError(f"p must be probabilities that add up to 1, not to {p.sum():.6g}: take softmax() of logits first")
+            raise ArgumentError(f"p must be probabilities that add up to 1, not to {p.sum():.6g}: take softmax() of logits first")
         return np.where(self._textless, 0.0, p)
 
 
 def _checked_bytes(row: np.ndarray) -> np.ndarray:
     row = np.asarray(row, np.float64)
     if row.shape != (BYTES,) or not ((row >= 0.0).all() and row.sum() <= 1.0 + SUM_TOLERANCE):  # not so for nan either
-        raise ValueError("next_byte() must return 256 probabilities that add up to 1 at most")
+        raise ArgumentError("next_byte() must return 256 probabilities that add up to 1 at most")
     return row
 
 

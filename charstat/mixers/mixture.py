@@ -43,7 +43,8 @@ class Mixture(SymbolModel):
     0, which the bias at every node stands for. match: whether the match model is mixed. experts: how many other models give advice: their
     probabilities are inputs like the others, each with a learned weight (a neural net's, PPM's, any). warm_start: begin with the model's
     warm start, where it has one and it fits (all contexts, the match model), or with one that learn_warm_start gave, advice included;
-    warm_start_chars says from how many characters it was learned, 0 without. ContextError for contexts that the model lacks, FormatError for a warm start of another version's mixer.
+    warm_start_chars says from how many characters it was learned, 0 without. ContextError for contexts that the model lacks, FormatError
+    for a warm start of another version's mixer.
     """
 
     state: Stream
