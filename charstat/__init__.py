@@ -21,13 +21,17 @@ drop_stale_kernels(Path(__file__).parent)
 provide_cache(Path(__file__).parent)
 
 if TYPE_CHECKING:
+    from charstat.advice import Advice
     from charstat.alphabet import Alphabet
+    from charstat.auditing.checks import audit
+    from charstat.auditing.report import AuditReport
     from charstat.charmodel_api import CharModel, EvalResult, evaluate
     from charstat.corpus import Corpus, HubUnavailable, open_corpus
     from charstat.counting import build_model
     from charstat.energy import EnergyMeter, EnergyReport
     from charstat.errors import (
         ArgumentError,
+        AuditFailed,
         BackendUnavailable,
         CharstatError,
         ContextError,
@@ -39,29 +43,39 @@ if TYPE_CHECKING:
         StateError,
         UserError,
     )
+    from charstat.hints import tilt
     from charstat.model import Model
     from charstat.ngram.contexts import Context, select_contexts
     from charstat.pipeline import Progress
+    from charstat.token_bridge import TokenBridge
 
 _HOMES = {
+    "charstat.advice": ("Advice",),
     "charstat.alphabet": ("Alphabet",),
+    "charstat.auditing.checks": ("audit",),
+    "charstat.auditing.report": ("AuditReport",),
     "charstat.charmodel_api": ("CharModel", "EvalResult", "evaluate"),
     "charstat.corpus": ("Corpus", "HubUnavailable", "open_corpus"),
     "charstat.counting": ("build_model",),
     "charstat.energy": ("EnergyMeter", "EnergyReport"),
     "charstat.errors": (
-        *("ArgumentError", "BackendUnavailable", "CharstatError", "ContextError", "CorpusError", "FormatError"),
+        *("ArgumentError", "AuditFailed", "BackendUnavailable", "CharstatError", "ContextError", "CorpusError", "FormatError"),
         *("GateMissed", "MergeError", "ResourceError", "StateError", "UserError"),
     ),
+    "charstat.hints": ("tilt",),
     "charstat.model": ("Model",),
     "charstat.ngram.contexts": ("Context", "select_contexts"),
     "charstat.pipeline": ("Progress",),
+    "charstat.token_bridge": ("TokenBridge",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Advice",
     "Alphabet",
     "ArgumentError",
+    "AuditFailed",
+    "AuditReport",
     "BackendUnavailable",
     "CharModel",
     "CharstatError",
@@ -80,11 +94,14 @@ __all__ = [
     "Progress",
     "ResourceError",
     "StateError",
+    "TokenBridge",
     "UserError",
+    "audit",
     "build_model",
     "evaluate",
     "open_corpus",
     "select_contexts",
+    "tilt",
 ]
 
 

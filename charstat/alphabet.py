@@ -11,7 +11,7 @@ Symbols are characters, not bytes: "–" and "戦" are predicted whole.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,9 +20,10 @@ from itertools import pairwise
 import numpy as np
 from numba import njit
 
+from charstat.advice import checked_rows, checked_vocab
 from charstat.arguments import check_text, check_whole
 from charstat.errors import ArgumentError, CorpusError
-from charstat.tree import ESCAPE, CodeTree, class_huffman, leaves
+from charstat.tree import ESCAPE, SYMBOLS, CodeTree, class_huffman, leaves
 
 OWN_SYMBOLS = 127
 CODE_POINTS = 0x110000
@@ -152,6 +153,33 @@ class Alphabet:
         points, symbols = _readable(text), np.empty(n, np.uint8)
         _on_threads(lambda lo, hi: _translate(points, lo, hi, lookup, symbols), n, threads)
         return symbols
+
+    def decode(self, symbols: np.ndarray, escape: str = "\ufffd") -> str:
+        """The characters of symbols, ints [n]; `escape` where a character had no symbol of its own. ArgumentError for unused symbols."""
+        symbols = np.asarray(symbols).ravel()
+        wrong = symbols[(symbols != ESCAPE) & ((symbols < 0) | (symbols >= self.size))]
+        if wrong.size:
+            raise ArgumentError(f"{wrong[0]} is no symbol of this alphabet: it has 0 to {self.size - 1}, and {ESCAPE} for the escape")
+        return "".join([escape if s == ESCAPE else self.chars[s] for s in symbols.tolist()])
+
+    def align(self, vocab: Sequence[str], probs: np.ndarray, unknown: str | None = None) -> np.ndarray:
+        """Probabilities over a vocabulary of characters as probabilities of the 128 symbols: float64 [n, 128], or [128] for one row.
+
+        probs: [n, len(vocab)] or [len(vocab)]. The columns of characters without a symbol of their own add up in the escape's. unknown:
+        the entry of vocab for every character outside it; its probability is shared evenly by the symbols whose characters vocab lacks
+        and the escape. Characters that vocab lacks get 0 without it. ArgumentError: see advice.Advice.
+        """
+        names = checked_vocab(vocab, unknown)
+        rows = checked_rows(probs, len(names))
+        symbols = np.array([-1 if name == unknown else self.symbol_of.get(name, ESCAPE) for name in names])
+        out = np.zeros((*rows.shape[:-1], SYMBOLS))
+        own = np.flatnonzero((symbols >= 0) & (symbols != ESCAPE))
+        out[..., symbols[own]] = rows[..., own]
+        out[..., ESCAPE] = rows[..., symbols == ESCAPE].sum(axis=-1)
+        if unknown is not None:
+            heirs = [*sorted(set(range(self.size)) - set(symbols.tolist())), ESCAPE]
+            out[..., heirs] += rows[..., symbols == -1] / len(heirs)
+        return out
 
     @cached_property
     def _rare_total(self) -> int:

@@ -10,7 +10,8 @@ CharstatError                  1  something failed inside charstat; BrokenSubmis
 │   ├── BackendUnavailable        a backend that this machine cannot run
 │   ├── ResourceError             not enough memory, or a disk that is full or read-only
 │   └── StateError                stream steps in an order that has no meaning (predict before reset)
-└── GateMissed                 4  the model works, but its accuracy is below the gate
+├── GateMissed                 4  the model works, but its accuracy is below the gate
+└── AuditFailed                5  an audit caught the model charging less than it may
 
 DeviceMemoryError, a MemoryError, stays inside the GPU backend: what does not fit there is counted on the CPU.
 """
@@ -79,3 +80,9 @@ def raised_by_device(error: BaseException) -> bool:
     and must never be taken for one.
     """
     return isinstance(error, (BackendUnavailable, DeviceMemoryError)) or type(error).__module__.split(".")[0] in DEVICE_PACKAGES
+
+
+class AuditFailed(CharstatError):
+    """An audit caught the model: what it charges is not what an honest model may charge."""
+
+    exit_code = 5

@@ -11,6 +11,8 @@ knows none of the predictors that read it, and asks the registry to open one.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 from collections.abc import Iterable
@@ -162,6 +164,7 @@ class Model:
     def __post_init__(self) -> None:
         betas, start = self.columns["betas"], self.columns["start"]
         flat = [self.columns[name] for name in CLASS_COLUMNS]
+        object.__setattr__(self, "arrays", self.columns)
         object.__setattr__(self, "columns", {name: self.columns[name] for name in TABLE_COLUMNS})
         try:
             check_manifest(self.manifest)
@@ -202,6 +205,7 @@ class Model:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    arrays: dict[str, np.ndarray] = field(init=False, repr=False)  # all that the directory holds: storage.COLUMNS
     alphabet: Alphabet = field(init=False)
     tables: dict[str, CountTable] = field(init=False, repr=False)
     vocabulary: Vocabulary = field(init=False, repr=False)
@@ -351,6 +355,12 @@ class Model:
             check_sums(path, manifest, columns)
         return model
 
+    def __reduce__(self) -> tuple:
+        """Pickled as its path and a checksum of its manifest, which has those of all arrays; a model in memory, with its arrays."""
+        if self.path is None:
+            return _from_memory, (self.manifest, self.arrays)
+        return _loaded_again, (os.path.abspath(self.path), manifest_digest(self.manifest))
+
     @classmethod
     def merge(cls, a: Model, b: Model, out: str | os.PathLike | None = None) -> Model:
         """The model whose counts are the sums of both: of two shards of a text, exactly the model of the whole text.
@@ -416,6 +426,28 @@ def _merged_text(texts: list[dict]) -> dict:
 
 def _builds(build: dict | None) -> list[dict | None]:
     return build["merged"] if build and "merged" in build else [build]
+
+
+def manifest_digest(manifest: dict) -> str:
+    """SHA-256 of a manifest."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _from_memory(manifest: dict, arrays: dict[str, np.ndarray]) -> Model:
+    """The model of a pickle that holds its arrays."""
+    for array in arrays.values():
+        array.setflags(write=False)
+    return Model(manifest, arrays)
+
+
+def _loaded_again(path: str, digest: str) -> Model:
+    """The model of a pickle. FormatError if another one is there by now, or none."""
+    model = Model.load(path, verify="fast")
+    if manifest_digest(model.manifest) != digest:
+        raise FormatError(
+            f"the model at {path} is not the one that was pickled: it was built again, or changed; restore it, or make the stream anew"
+        )
+    return model
 
 
 def merge_vocabularies(a: Vocabulary, b: Vocabulary) -> tuple[Vocabulary, list[np.ndarray]]:

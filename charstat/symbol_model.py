@@ -4,9 +4,9 @@ A model fills P(symbol) for all 128 symbols and learns from a symbol; this file 
 Rare characters share the escape's probability (alphabet.py); the guess is the most likely character, the lower symbol of
 equals, rare ones last.
 
-A model implements five methods (_restart, _forget_context, _clock, _fill, _run_symbols) and, where it can do better than the
-default, _make_room, _likeliest, _probability_of and _step. What it learns is in `state`, a NamedTuple of arrays. The public methods are
-here alone.
+A model implements five methods (_restart, _forget_context, _clock, _fill, _run_symbols) and, where it can do better than the default,
+_make_room, _likeliest, _probability_of and _step. What it holds is in `state`, a NamedTuple of arrays. For freeze() it also implements
+_move_on, and `learned` names the fields of the state that only learning changes. The public methods are here alone.
 
 What grows or forgets does so at the start of a block of `block_symbols` symbols, so that no result depends on how a text is cut into
 calls. A stream belongs to one thread at a time: a call that meets another one in the middle raises StateError.
@@ -17,15 +17,18 @@ from __future__ import annotations
 import math
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numba import njit
 
+from charstat.advice import Advice, rows_of
 from charstat.charmodel_api import CharModel
 from charstat.errors import StateError
+from charstat.ngram.overlay import Overlay
+from charstat.pickling import with_columns, without_columns
 from charstat.tree import ESCAPE, SYMBOLS
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 LIST_RARE_FROM = 0.01  # predict() lists the rare characters when the escape is at least this likely
 NO_GUESSES, NO_ROWS = np.empty(0, np.uint8), np.empty((0, SYMBOLS))
 MAX_ADVICE = 1.0 + 1e-3  # of a probability, rounding included
+MAX_ADVICE_SUM = 1.0 + 1e-2  # of a row in symbol order
+AnyAdvice = Advice | Sequence[Advice] | np.ndarray
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
@@ -48,15 +53,15 @@ def best_symbol(p, best_rare):
     return np.int64(ESCAPE) if p[ESCAPE] * best_rare > best_p else best
 
 
-def checked_out(out: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-    """`out` if a kernel can fill it, or a new float64 array of that shape. ValueError or TypeError that says what is wrong with it."""
+def checked_out(out: np.ndarray | None, shape: tuple[int, ...], dtype: type = np.float64) -> np.ndarray:
+    """`out` if a kernel can fill it, or a new array of that shape and dtype. ValueError or TypeError that says what is wrong with it."""
     if out is None:
-        return np.empty(shape)
+        return np.empty(shape, dtype)
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a numpy array, not {type(out).__name__}")
     problems = [
         *([f"its shape is {out.shape}, not {shape}"] if out.shape != shape else []),
-        *([f"its dtype is {out.dtype}, not float64"] if out.dtype != np.float64 else []),
+        *([f"its dtype is {out.dtype}, not {np.dtype(dtype)}"] if out.dtype != dtype else []),
         *(["it is not C-contiguous"] if not out.flags.c_contiguous else []),
         *(["it is not aligned"] if not out.flags.aligned else []),
         *(["it is read-only"] if not out.flags.writeable else []),
@@ -70,6 +75,8 @@ def copied(state: T) -> T:
     """A copy of nested tuples of arrays; arrays that are read-only (a model's tables) are shared."""
     if isinstance(state, np.ndarray):
         return state.copy() if state.flags.writeable else state
+    if isinstance(state, Overlay):
+        return state.copied()
     if isinstance(state, tuple):
         parts = [copied(part) for part in state]
         return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
@@ -98,6 +105,7 @@ class SymbolModel(CharModel):
 
     block_symbols = 4096
     experts = 0
+    learned: tuple[str, ...] = ("overlay",)
 
     def __init__(self, model: Model):
         self.model = model
@@ -109,6 +117,7 @@ class SymbolModel(CharModel):
         self._started = False
         self._block = -1
         self._busy = threading.RLock()
+        self._frozen_from: tuple[SymbolModel, int] | None = None  # of a view: the stream that it looks at, and when
         self.state: Any = None  # what the stream holds: a NamedTuple of arrays, made by reset()
 
     # What a model implements.
@@ -133,6 +142,10 @@ class SymbolModel(CharModel):
     def _run_symbols(self, symbols: np.ndarray, p: np.ndarray, guesses: np.ndarray, rows: np.ndarray, advice: np.ndarray) -> None:
         """Observe symbols, uint8 [n]: p[i] := P(symbols[i]) before it was. Where there is room: guesses[i] := the best symbol, uint8;
         rows[i] := P of all symbols, float64 [128]. advice: float64 [n, experts, 128], or [0, experts, 128] for none."""
+
+    def _move_on(self, symbol: int) -> None:
+        """Go on to the next position after this symbol, and learn nothing. StateError if the model cannot."""
+        raise StateError(f"{type(self).__name__} cannot predict without learning: it implements no _move_on")
 
     def _make_room(self) -> None:
         """At the start of a block: make room for block_symbols observations, forget what is beyond the limits."""
@@ -164,9 +177,44 @@ class SymbolModel(CharModel):
     @one_at_a_time
     def fork(self) -> Self:
         """A second stream at the same place that has learned the same; from here on each goes its own way. The tables are shared."""
-        other = object.__new__(type(self))
-        other.__setstate__({**self.__getstate__(), "state": copied(self.state)})
+        return self._with_state(copied(self.state))
+
+    @one_at_a_time
+    def freeze(self) -> Self:
+        """A view of this stream that predicts and moves on, but learns nothing: what was learned is shared, the place is its own.
+
+        It lasts until the stream itself learns; then the view raises StateError. To score a text chunk by chunk, each against the state
+        before it:
+
+            for chunk in chunks:
+                bits = stream.freeze().score(chunk)
+                stream.commit(chunk)
+        """
+        self._ready()
+        if type(self)._move_on is SymbolModel._move_on:
+            self._move_on(0)  # says that it cannot
+        parts = zip(self.state._fields, self.state, strict=True)
+        other = self._with_state(type(self.state)(*(part if name in self.learned else copied(part) for name, part in parts)))
+        other._frozen_from = self._frozen_from or (self, self._clock())
         return other
+
+    def commit(self, text: str, advice: AnyAdvice | None = None) -> None:
+        """Learn from a text whose characters were already charged for (freeze), and move on. advice: as for score()."""
+        if self._frozen_from:
+            raise StateError("a frozen view learns nothing: call commit() of the stream that it was made from")
+        self.score(text, advice)
+
+    def _with_state(self, state: Any) -> Self:
+        other = object.__new__(type(self))
+        other._restore({**self._parts(), "state": state})
+        return other
+
+    def _parts(self) -> dict:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_busy", "_scratch")}
+
+    def _restore(self, parts: dict) -> None:
+        self.__dict__.update(parts)
+        self._busy, self._scratch = threading.RLock(), np.empty(SYMBOLS)
 
     def __copy__(self) -> Self:
         return self.fork()
@@ -175,20 +223,43 @@ class SymbolModel(CharModel):
         return self.fork()
 
     def __getstate__(self) -> dict:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_busy", "_scratch")}
+        return {name: without_columns(value, self.model) for name, value in self._parts().items() if name != "alphabet"}
 
     def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        self._busy, self._scratch = threading.RLock(), np.empty(SYMBOLS)
+        model = state["model"]
+        self._restore({"alphabet": model.alphabet, **{name: with_columns(value, model) for name, value in state.items()}})
 
     def _ready(self) -> None:
         """Raise StateError before reset(); make room where a block starts."""
         if not self._started:
             raise StateError("reset() comes first: it puts the model at the start of a text")
+        if self._frozen_from:
+            self._check_view(*self._frozen_from)
+            return
         block = self._clock() // self.block_symbols
         if block != self._block:
             self._block = block
             self._make_room()
+
+    def _check_view(self, stream: SymbolModel, clock: int) -> None:
+        shared = all(getattr(self.state, name) is getattr(stream.state, name) for name in self.learned)
+        if not shared or stream._clock() != clock:
+            raise StateError("the stream has learned since it was frozen: take a new view with freeze()")
+
+    def _observe_symbols(self, symbols: np.ndarray, p: np.ndarray, guesses: np.ndarray, rows: np.ndarray, advice: np.ndarray) -> None:
+        """_run_symbols, or of a frozen view the same without learning."""
+        if not self._frozen_from:
+            self._run_symbols(symbols, p, guesses, rows, advice)
+            return
+        for i, symbol in enumerate(symbols.tolist()):
+            if len(advice):
+                self._take_advice(advice[i])
+            if len(rows):
+                self._fill(rows[i])
+            if len(guesses):
+                guesses[i] = self._likeliest()
+            p[i] = self._probability_of(symbol)
+            self._move_on(symbol)
 
     def _blocks(self, n: int) -> Iterator[slice]:
         """Slices of n symbols to observe, cut where a block ends; there is room for each when it is its turn."""
@@ -203,6 +274,8 @@ class SymbolModel(CharModel):
     @one_at_a_time
     def reset(self, keep_learning: bool = False) -> None:
         """Go back to the initial state. keep_learning: only forget the context; what was learned online stays."""
+        if self._frozen_from:
+            raise StateError("a frozen view has one place only: reset the stream, or fork it first")
         if keep_learning and self._started:
             self._forget_context()
         else:
@@ -267,11 +340,15 @@ class SymbolModel(CharModel):
         """Learn from the character that came, and move on."""
         symbol = self._symbol(char)
         self._ready()
-        self._step(symbol)
+        if self._frozen_from:
+            self._move_on(symbol)
+        else:
+            self._step(symbol)
 
     @one_at_a_time
-    def advise(self, advice: np.ndarray) -> None:
-        """Tell the model what its experts say of the next character: float64 [experts, 128], a row of probabilities for each expert.
+    def advise(self, advice: AnyAdvice) -> None:
+        """Tell the model what its experts say of the next character: an Advice for each expert, or an array in the order of the
+        alphabet's symbols, float64 [experts, 128].
 
         Advice holds until the next observe(); without it, and where a row is all 0, an expert is silent. ValueError for other shapes.
         """
@@ -279,10 +356,11 @@ class SymbolModel(CharModel):
         self._ready()
         self._take_advice(advice[0])
 
-    def _checked_advice(self, advice: np.ndarray | None, n: int | None) -> np.ndarray:
+    def _checked_advice(self, advice: AnyAdvice | None, n: int | None) -> np.ndarray:
         """The advice for n characters (None: for one step) as float64 [n, experts, 128]; [0, experts, 128] if there is none."""
         if advice is None and n is not None:
             return np.empty((0, self.experts, SYMBOLS))
+        advice = rows_of(advice, self.alphabet)
         try:
             advice = np.ascontiguousarray(advice, np.float64)
         except (TypeError, ValueError, OverflowError) as e:
@@ -292,36 +370,60 @@ class SymbolModel(CharModel):
             raise ValueError(f"advice must have the shape {wanted}, not {advice.shape}")
         if not (np.isfinite(advice).all() and (advice >= 0.0).all() and (advice <= MAX_ADVICE).all()):
             raise ValueError("advice must be probabilities: finite, not negative, at most 1")
+        if advice.size and (most := float(advice.sum(axis=-1).max())) > MAX_ADVICE_SUM:
+            raise ValueError(f"advice must be probabilities that add up to 1 at most: a row adds up to {most:.6g}")
         return advice[np.newaxis] if n is None else advice
 
-    def score(self, text: str, advice: np.ndarray | None = None) -> np.ndarray:
+    def score(self, text: str, advice: AnyAdvice | None = None) -> np.ndarray:
         """Observe a text; bits of each character (float64), each predicted before it was observed.
 
-        advice: what the experts say before each character, float64 [len(text), experts, 128].
+        advice: what the experts say before each character: an Advice for each expert (advice.py), or an array in the order of the
+        alphabet's symbols, float64 [len(text), experts, 128].
         """
         return self._run(text, False, advice)[1]
 
-    def guess_and_score(self, text: str, advice: np.ndarray | None = None) -> tuple[list[str], np.ndarray]:
+    def guess_and_score(self, text: str, advice: AnyAdvice | None = None) -> tuple[list[str], np.ndarray]:
         """Observe a text; the most likely character before each, and the bits of each."""
         return self._run(text, True, advice)
 
     @one_at_a_time
-    def distributions(self, text: str, out: np.ndarray | None = None, advice: np.ndarray | None = None) -> np.ndarray:
-        """Observe a text; P of all 128 symbols before each character: float64 [len(text), 128], each row as probabilities()."""
+    def distributions(
+        self,
+        text: str,
+        out: np.ndarray | None = None,
+        advice: AnyAdvice | None = None,
+        log: bool = False,
+        dtype: type = np.float64,
+        learn: bool = True,
+    ) -> np.ndarray:
+        """Observe a text; P of all 128 symbols before each character: [len(text), 128] of the dtype, each row as probabilities().
+
+        log: natural logarithms instead, -inf for unused symbols. dtype: float64 or float32. learn: False leaves the stream where it is
+        and as it is (freeze). ValueError for another dtype, or if out cannot be filled.
+        """
+        if dtype not in (np.float64, np.float32):
+            raise ValueError(f"dtype must be float64 or float32, not {dtype!r}")
         symbols, advice = self.alphabet.encode(text), self._checked_advice(advice, len(text))
-        out = checked_out(out, (len(text), SYMBOLS))
+        out = checked_out(out, (len(text), SYMBOLS), dtype)
+        reader = self if learn else self.freeze()
         p = np.empty(len(text))
-        for part in self._blocks(len(text)):
-            self._run_symbols(symbols[part], p[part], NO_GUESSES, out[part], advice[part])
+        for part in reader._blocks(len(text)):
+            rows = out[part] if dtype == np.float64 else np.empty((part.stop - part.start, SYMBOLS))
+            reader._observe_symbols(symbols[part], p[part], NO_GUESSES, rows, advice[part])
+            if log:
+                with np.errstate(divide="ignore"):
+                    np.log(rows, out=rows)
+            if dtype != np.float64:
+                out[part] = rows
         return out
 
     @one_at_a_time
-    def _run(self, text: str, guess: bool, advice: np.ndarray | None) -> tuple[list[str], np.ndarray]:
+    def _run(self, text: str, guess: bool, advice: AnyAdvice | None) -> tuple[list[str], np.ndarray]:
         symbols, advice = self.alphabet.encode(text), self._checked_advice(advice, len(text))
         p = np.empty(len(text))
         guesses = np.empty(len(text) if guess else 0, np.uint8)
         for part in self._blocks(len(text)):
-            self._run_symbols(symbols[part], p[part], guesses[part], NO_ROWS, advice[part])
+            self._observe_symbols(symbols[part], p[part], guesses[part], NO_ROWS, advice[part])
         for i in np.flatnonzero(symbols == ESCAPE):
             p[i] *= self.alphabet.rare_probability(text[i])
         return [self._char(g) for g in guesses.tolist()], -np.log2(p)

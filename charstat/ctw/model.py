@@ -35,7 +35,7 @@ from charstat.ctw.kernels import CTW, READY, USED, Settings, distribution, new_r
 from charstat.ctw.links import is_exact
 from charstat.ctw.weights import weigh_text
 from charstat.errors import ContextError, FormatError
-from charstat.ngram.chain import POSITION, build_chain, new_place, select_orders, start_text
+from charstat.ngram.chain import POSITION, build_chain, move_on, new_place, select_orders, start_text
 from charstat.symbol_model import SymbolModel
 from charstat.tree import LEAF, SYMBOLS
 
@@ -105,6 +105,7 @@ class ContextTreeWeighting(SymbolModel):
     weights_from: "model" if the static weights are those it was built with, "tables" if they were computed on opening.
     """
 
+    learned = ("records",)
     block_symbols = BLOCK_SYMBOLS  # short: a symbol makes up to depth x orders records
 
     def __init__(self, model: Model, **options):
@@ -154,6 +155,10 @@ class ContextTreeWeighting(SymbolModel):
             evaluated=np.zeros(SYMBOLS, np.int64),
             reach=np.zeros(2 * SYMBOLS),
         )
+
+    def _move_on(self, symbol: int) -> None:
+        move_on(self.state.place, symbol)
+        self.state.at[READY] = 0
 
     def _forget_context(self) -> None:
         start_text(self.state.place)

@@ -13,8 +13,10 @@ from typing import Protocol, Self
 
 import numpy as np
 
+from charstat.advice import Advice
 from charstat.arguments import check_text
 from charstat.charmodel_api import CharModel
+from charstat.errors import StateError
 from charstat.mixers.mixture import Mixture
 from charstat.symbol_model import SymbolModel
 from charstat.tree import SYMBOLS
@@ -23,13 +25,13 @@ CHUNK_CHARS = 4096
 
 
 class Expert(Protocol):
-    """What can advise a mixture. probabilities() returns float64 [128]; it may fill `out` and return that."""
+    """What can advise a mixture. probabilities() returns an Advice of one row, or float64 [128]; it may fill `out` and return that."""
 
     def reset(self, keep_learning: bool = False) -> None: ...
 
     def observe(self, char: str) -> None: ...
 
-    def probabilities(self, out: np.ndarray | None = None) -> np.ndarray: ...
+    def probabilities(self, out: np.ndarray | None = None) -> np.ndarray | Advice: ...
 
 
 class AdvisedMixture(CharModel):
@@ -56,6 +58,19 @@ class AdvisedMixture(CharModel):
         other._advised = self._advised
         return other
 
+    def freeze(self) -> Self:
+        """As Mixture.freeze, for the mixture and every expert; StateError if one of them has no freeze()."""
+        for expert in self.experts:
+            if not hasattr(expert, "freeze"):
+                raise StateError(f"the expert {type(expert).__name__} has no freeze(): it cannot predict without learning")
+        other = type(self)(self.mixture.freeze(), [e.freeze() for e in self.experts])
+        other._advised = self._advised
+        return other
+
+    def commit(self, text: str) -> None:
+        """As Mixture.commit, for the mixture and every expert."""
+        self.score(text)
+
     def __copy__(self) -> Self:
         return self.fork()
 
@@ -68,7 +83,8 @@ class AdvisedMixture(CharModel):
             self._advised = True
 
     def _row(self, expert: Expert) -> np.ndarray:
-        row = np.asarray(expert.probabilities(), np.float64)
+        said = expert.probabilities()
+        row = said.aligned(self.alphabet) if isinstance(said, Advice) else np.asarray(said, np.float64)
         if row.shape != (SYMBOLS,):
             raise ValueError(f"{type(expert).__name__}.probabilities() must return an array of the shape ({SYMBOLS},), not {row.shape}")
         return row

@@ -4,6 +4,7 @@
     distribution         P of all 128 symbols (nodes under PRUNE share evenly)
     most_likely          the most likely character, best first: visits a few nodes
     step                 path_probability, then learn from the symbol, then move on
+    move_on              move on, and learn nothing
 
 All of them mix the same integers (masses.py) with the same functions (fill_inputs, mix and refine), so that the probabilities are the same
 bit for bit.
@@ -21,7 +22,7 @@ from charstat.mixers.logistic import learn_weights, logit, mix, squash
 from charstat.mixers.lookups import advance, prepare
 from charstat.mixers.masses import path_masses, tree_masses
 from charstat.mixers.state import CLOCK, EXPECTED_SYMBOL, MATCH_BUCKET, SLOT
-from charstat.ngram.match import observe_symbol
+from charstat.ngram.match import follow_symbol, observe_symbol
 from charstat.ngram.overlay import count_symbol
 from charstat.tree import ESCAPE, LEAF, SYMBOLS
 
@@ -217,6 +218,14 @@ def step(fixed, s, symbol):
     observe_symbol(s.match, symbol, s.history[0])
     s.experts[:, :] = 0.0
     return p
+
+
+@njit(cache=True, nogil=True)
+def move_on(fixed, s, symbol):
+    """Go on to the next position after this symbol; nothing is learned."""
+    advance(fixed, s, symbol)
+    follow_symbol(s.match, symbol, s.history[0])
+    s.experts[:, :] = 0.0
 
 
 @njit(cache=True, nogil=True)

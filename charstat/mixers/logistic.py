@@ -46,12 +46,21 @@ def pack(mixer: Mixer) -> np.ndarray:
     return np.concatenate([part.ravel() for part in (mixer.weights, mixer.logits, mixer.match)])
 
 
-def unpack(values: np.ndarray, mixer: Mixer, layout: MixerLayout) -> None:
-    """Write what pack() took from a mixer of the same layout without experts into this one; experts keep their initial weights.
+class WarmStart(NamedTuple):
+    """What a mixer learned (warm_start.py)."""
+
+    values: np.ndarray  # float32 [n]: pack
+    layout: str  # layout.MixerLayout.digest
+    chars: int  # how many it was learned from
+    experts: int = 0  # how many advised
+
+
+def unpack(values: np.ndarray, mixer: Mixer, layout: MixerLayout, experts: int = 0) -> None:
+    """Write what pack() took from a mixer of the same layout into this one. experts: how many that one had; others keep their initial weights.
 
     FormatError if the sizes do not fit. Whether the layout was the same one is for the caller to check (MixerLayout.digest).
     """
-    plain = MixerLayout(layout.contexts)
+    plain = MixerLayout(layout.contexts, experts)
     sizes = [plain.rows * plain.width, mixer.logits.size, mixer.match.size]
     if values.size != sum(sizes):
         raise FormatError("the model's warm start does not fit this version's mixer: build the model again")

@@ -16,9 +16,10 @@ from charstat.arguments import check_whole
 from charstat.errors import ContextError, FormatError
 from charstat.mixers.brackets import bracket_actions
 from charstat.mixers.evidence import count_states, online_states, ratio_bins
-from charstat.mixers.kernels import distribution, most_likely, path_probability, run, step, take_advice
+from charstat.mixers.gates import Evidence, look_up
+from charstat.mixers.kernels import distribution, most_likely, move_on, path_probability, run, step, take_advice
 from charstat.mixers.layout import MixerLayout, MixerRates
-from charstat.mixers.logistic import Mixer, new_mixer, unpack
+from charstat.mixers.logistic import Mixer, WarmStart, new_mixer, unpack
 from charstat.mixers.lookups import enter_text
 from charstat.mixers.state import CLOCK, FAMILY_COLUMNS, MATCH_OFF, PREPARED, TREE_READY, Fixed, Stream, Tables, new_stream
 from charstat.ngram.contexts import Context
@@ -26,7 +27,7 @@ from charstat.ngram.match import Match, end_match, ensure_match_room, new_match
 from charstat.ngram.overlay import DEFAULT_LIMIT, FAST, SLOW, Overlay, ensure_room, new_overlay
 from charstat.ngram.table import identity_bits
 from charstat.ngram.words import model_symbol_info
-from charstat.symbol_model import SymbolModel
+from charstat.symbol_model import SymbolModel, one_at_a_time
 
 if TYPE_CHECKING:
     from charstat.model import Model
@@ -41,11 +42,13 @@ class Mixture(SymbolModel):
     of the overlay holds before it forgets the older half. contexts: names of those that are mixed; all of the model's by default but order
     0, which the bias at every node stands for. match: whether the match model is mixed. experts: how many other models give advice: their
     probabilities are inputs like the others, each with a learned weight (a neural net's, PPM's, any). warm_start: begin with the model's
-    warm start, where it has one and it fits (all contexts, the match model); warm_start_chars says from how many characters it was
-    learned, 0 without. ContextError for contexts that the model lacks, FormatError for a warm start of another version's mixer.
+    warm start, where it has one and it fits (all contexts, the match model), or with one that learn_warm_start gave, advice included;
+    warm_start_chars says from how many characters it was learned, 0 without. ContextError for contexts that the model lacks, FormatError
+    for a warm start of another version's mixer.
     """
 
     state: Stream
+    learned = ("overlay", "mixer")
 
     def __init__(
         self,
@@ -55,7 +58,7 @@ class Mixture(SymbolModel):
         contexts: Sequence[str] | None = None,
         match: bool = True,
         experts: int = 0,
-        warm_start: bool = True,
+        warm_start: bool | WarmStart = True,
     ):
         super().__init__(model)
         if not (rates is None or isinstance(rates, MixerRates)):
@@ -67,13 +70,28 @@ class Mixture(SymbolModel):
         self._rates = rates or MixerRates()
         self._limit = max(2 * self.block_symbols, check_whole(overlay_limit, "overlay_limit", 1))
         self._fixed = self._fixed_arrays()
-        fits = warm_start and model.start.size and match and self.contexts == self._choose(None)
-        self.warm_start_chars = model.start_chars if fits else 0
-        if fits and model.manifest["start"].get("layout") != self.layout.digest():
+        self._warm_start = self._checked_warm_start(warm_start)
+        self.warm_start_chars = self._warm_start.chars if self._warm_start else 0
+
+    def _checked_warm_start(self, chosen: bool | WarmStart) -> WarmStart | None:
+        """What the mixer begins with: the model's own warm start, another one, or None. FormatError if it is of another layout."""
+        model, digest = self.model, self.layout.digest()
+        if isinstance(chosen, WarmStart):
+            if chosen.layout != digest or not self._match:
+                raise FormatError("this warm start was learned with other contexts, or by another version: learn it again on this model")
+            if chosen.experts > self.experts:
+                raise FormatError(
+                    f"this warm start was learned with {chosen.experts} experts, and the stream has {self.experts}: pass experts="
+                )
+            return chosen
+        if not (chosen and model.start.size and self._match and self.contexts == self._choose(None)):
+            return None
+        if model.manifest["start"].get("layout") != digest:
             raise FormatError(
                 "the model's warm start was learned with another mixer layout: build the model again, or open it without: "
                 "stream(warm_start=False)"
             )
+        return WarmStart(model.warm_start, digest, model.warm_start_chars)
 
     def _choose(self, names: Sequence[str] | None) -> tuple[Context, ...]:
         known = {c.name: c for c in self.model.contexts}
@@ -118,8 +136,8 @@ class Mixture(SymbolModel):
 
     def _restart(self) -> None:
         mixer = new_mixer(self.layout, self._rates)
-        if self.warm_start_chars:
-            unpack(self.model.start, mixer, self.layout)
+        if self._warm_start:
+            unpack(self._warm_start.values, mixer, self.layout, self._warm_start.experts)
         self._enter(new_overlay(self.layout.families), new_match(), mixer, self.warm_start_chars)
 
     def _forget_context(self) -> None:
@@ -161,6 +179,22 @@ class Mixture(SymbolModel):
 
     def _step(self, symbol: int) -> None:
         step(self._fixed, self.state, symbol)
+
+    def _move_on(self, symbol: int) -> None:
+        match = self.state.match
+        if match.state[0] == match.text.size:
+            self.state = self.state._replace(match=match._replace(text=np.concatenate([match.text, np.zeros_like(match.text)])))
+        move_on(self._fixed, self.state, symbol)
+
+    @one_at_a_time
+    def evidence(self, text: str) -> Evidence:
+        """Observe a text; what the longest character context has seen before each character (mixers/gates.py), to gate other models."""
+        symbols, table = self.alphabet.encode(text), np.empty((len(text), 4), np.float32)
+        for part in self._blocks(len(text)):
+            for i, symbol in enumerate(symbols[part].tolist(), part.start):
+                look_up(self._fixed, self.state, table[i])
+                (self._move_on if self._frozen_from else self._step)(symbol)
+        return Evidence.of(table)
 
     def _take_advice(self, advice: np.ndarray) -> None:
         take_advice(self.state.experts, advice)

@@ -12,31 +12,40 @@ The values mean nothing without the layout they were learned with: layout.digest
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from charstat.mixers.logistic import pack
+from charstat.advice import Advice
+from charstat.mixers.logistic import WarmStart, pack
 from charstat.mixers.mixture import Mixture
 
 if TYPE_CHECKING:
     from charstat.model import Model
+    from charstat.symbol_model import AnyAdvice
 
 CHUNK_CHARS = 4096  # between two reports of progress
 
 
-class WarmStart(NamedTuple):
-    values: np.ndarray  # float32 [n]: logistic.pack
-    layout: str  # layout.MixerLayout.digest
+def learn_warm_start(
+    model: Model, text: str, progress: Callable[[int], None] | None = None, advice: AnyAdvice | None = None, experts: int | None = None
+) -> WarmStart:
+    """Observe a text that was not counted; what the mixer of all contexts learned from it. progress: told how many characters are done.
 
-
-def learn_warm_start(model: Model, text: str, progress: Callable[[int], None] | None = None) -> WarmStart:
-    """Observe a text that was not counted; what the mixer of all contexts learned from it. progress: told how many characters are done."""
-    stream = Mixture(model, warm_start=False)
+    advice: what experts say before each character, as for SymbolModel.score; stream(experts=n, warm_start=learned) then begins with the
+    weights that they earned. experts: how many; by default as many as the advice has. ValueError if the advice does not fit the text.
+    """
+    if advice is not None and experts is None:
+        experts = 1 if isinstance(advice, Advice) else np.shape(advice)[1] if isinstance(advice, np.ndarray) else len(advice)
+    stream = Mixture(model, warm_start=False, experts=experts or 0)
     stream.reset()
+    parts = [advice] if isinstance(advice, Advice) else advice
+    if parts is not None and any(len(part) != len(text) for part in ([parts] if isinstance(parts, np.ndarray) else parts)):
+        raise ValueError(f"advice must have a row for each of the {len(text):,} characters")
     for at in range(0, len(text), CHUNK_CHARS):
-        part = text[at : at + CHUNK_CHARS]
-        stream.score(part)
+        end = min(at + CHUNK_CHARS, len(text))
+        said = parts if parts is None else parts[at:end] if isinstance(parts, np.ndarray) else [part[at:end] for part in parts]
+        stream.score(text[at:end], said)
         if progress:
-            progress(at + len(part))
-    return WarmStart(pack(stream.mixer), stream.layout.digest())
+            progress(end)
+    return WarmStart(pack(stream.mixer), stream.layout.digest(), len(text), stream.experts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from charstat.ngram.chain import POSITION, READY, Chain, start_text
+from charstat.ngram.chain import POSITION, READY, Chain, move_on, start_text
 from charstat.ngram.overlay import ensure_room
 from charstat.symbol_model import SymbolModel
 
@@ -29,6 +29,9 @@ class ChainModel(SymbolModel):
 
     def _clock(self) -> int:
         return int(self.state.place.at[POSITION])
+
+    def _move_on(self, symbol: int) -> None:
+        move_on(self.state.place, symbol)
 
     def _make_room(self) -> None:
         if self._limit is None:

@@ -89,8 +89,11 @@ def expected_symbol(match):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def observe_symbol(match, symbol, h1):
-    """Append a symbol. h1: the packed history after it (hashing.push_symbol)."""
+def follow_symbol(match, symbol, h1):
+    """Append a symbol and follow the match, or look for one; returns the bucket of the run that it ends, -1 if the text is too short.
+
+    h1: the packed history after it (hashing.push_symbol).
+    """
     text, ends, state = match.text, match.ends, match.state
     n = state[0]
     if state[2] > 0 and np.int64(text[state[1]]) == symbol:
@@ -102,7 +105,7 @@ def observe_symbol(match, symbol, h1):
     n += 1
     state[0] = n
     if n < MIN_MATCH:
-        return
+        return np.int64(-1)
     b = _bucket(h1 & np.uint64((1 << (SYMBOL_BITS * MIN_MATCH)) - 1), ends.shape[0])
     if state[2] == 0:
         at = np.int64(ends[b])
@@ -113,4 +116,12 @@ def observe_symbol(match, symbol, h1):
             if length >= MIN_MATCH:
                 state[1] = at
                 state[2] = length
-    ends[b] = np.int32(n)
+    return b
+
+
+@njit(cache=True, nogil=True, inline="always")
+def observe_symbol(match, symbol, h1):
+    """Append a symbol (follow_symbol), and enter the run that it ends: later symbols may match it."""
+    b = follow_symbol(match, symbol, h1)
+    if b >= 0:
+        match.ends[b] = np.int32(match.state[0])

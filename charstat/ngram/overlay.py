@@ -56,6 +56,12 @@ class Overlay(NamedTuple):
     heap: np.ndarray  # int64 [1]: entries of the pool handed out so far
     free: np.ndarray  # uint64 [SIZE_CLASSES]: first free block of each size, NO_BLOCK if none
 
+    def copied(self) -> Overlay:
+        """A copy with the same room; of the pool, only what was handed out takes memory."""
+        pool, end = np.empty_like(self.pool), int(self.heap[0])
+        pool[:end] = self.pool[:end]
+        return Overlay(self.slots.copy(), self.used.copy(), pool, self.heap.copy(), self.free.copy())
+
 
 def new_overlay(tables: int, capacity: int = FIRST_CAPACITY, entries: int = 1 << 12) -> Overlay:
     return Overlay(
