@@ -23,6 +23,7 @@ provide_cache(Path(__file__).parent)
 if TYPE_CHECKING:
     from charstat.alphabet import Alphabet
     from charstat.charmodel_api import CharModel, EvalResult, evaluate
+    from charstat.codec.stream import Decoder, Encoder
     from charstat.corpus import Corpus, HubUnavailable, open_corpus
     from charstat.counting import build_model
     from charstat.energy import EnergyMeter, EnergyReport
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "charstat.alphabet": ("Alphabet",),
     "charstat.charmodel_api": ("CharModel", "EvalResult", "evaluate"),
+    "charstat.codec.stream": ("Decoder", "Encoder"),
     "charstat.corpus": ("Corpus", "HubUnavailable", "open_corpus"),
     "charstat.counting": ("build_model",),
     "charstat.energy": ("EnergyMeter", "EnergyReport"),
@@ -69,6 +71,8 @@ __all__ = [
     "ContextError",
     "Corpus",
     "CorpusError",
+    "Decoder",
+    "Encoder",
     "EnergyMeter",
     "EnergyReport",
     "EvalResult",

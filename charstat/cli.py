@@ -1,4 +1,5 @@
-"""The `charstat` command: build, eval, inspect, bundle, contest. It parses options, calls the library and shows the result.
+"""The `charstat` command: build, eval, inspect, compress, decompress, bundle, contest. It parses
+options, calls the library and shows the result.
 
     exit status  0    success; eval: the accuracy reaches the gate
                  1    something failed inside charstat; contest: the submission is broken
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING
 import click
 
 from charstat import __version__, console, kernel_cache
+from charstat.codec.commands import add_commands as add_codec_commands
 from charstat.errors import CharstatError, CorpusError, GateMissed, ResourceError
 from charstat.facts import HUB_NAME, MODELS, check_out, corpus_of, default_out, describe, model_facts, newest_model, text_changed
 from charstat.registry import DEFAULT_MODEL, ENTRIES, FORMER_NAMES, check_models, parse_models, use_warm_start
@@ -396,6 +398,9 @@ def contest(
         result = run_contest(submission, train_text, val_text, contract=contract, progress=lambda step, done: progress(done))
     show_contest(result | {"data": describe(corpus) | {"path": None, "limit_train": limit_train}}, as_json)
     ctx.exit(exit_status(result))
+
+
+add_codec_commands(cli)
 
 
 def _models(names: str) -> list[str]:
