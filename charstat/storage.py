@@ -336,10 +336,11 @@ def disk_bytes(manifest: dict) -> int:
     return len(seal(manifest)) + sum(HEADER_BYTES + arrays[name]["size"] * np.dtype(dtype).itemsize for name, dtype in COLUMNS.items())
 
 
-def array_sha256(values: np.ndarray) -> str:
-    """What the manifest says of an array's values: the SHA-256 of their bytes, in hexadecimal."""
+def array_sha256(*arrays: np.ndarray) -> str:
+    """What the manifest says of an array's values: the SHA-256 of their bytes, in hexadecimal. Several arrays count as one."""
     digest = hashlib.sha256()
-    data = values.view(np.uint8).data
-    for i in range(0, len(data), WRITE_BYTES):
-        digest.update(data[i : i + WRITE_BYTES])
+    for values in arrays:
+        data = values.view(np.uint8).data
+        for i in range(0, len(data), WRITE_BYTES):
+            digest.update(data[i : i + WRITE_BYTES])
     return digest.hexdigest()

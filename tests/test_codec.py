@@ -14,7 +14,7 @@ from streams import fresh
 import charstat
 from charstat import Alphabet, Decoder, Encoder, FormatError, Model, StateError, UserError, build_model
 from charstat.codec import coder as arithmetic
-from charstat.codec.container import BLOCK_CHARS, Header, Reader
+from charstat.codec.container import BLOCK_CHARS, BYTES, TEXT, Header, Reader
 from charstat.codec.files import choose_source, compress, decompress
 from charstat.codec.sources import bytes_of, halves_of, model_checksum
 
@@ -121,11 +121,19 @@ def test_an_executable_comes_back(model):
     assert decompress(compress(data[:5000], model).data, model) == data[:5000]
 
 
-def test_text_is_taken_as_text_and_bytes_as_bytes(english, crowded_text):
-    assert choose_source(english[:50_000].encode()).mode == choose_source(b"\xff" + english[:50_000].encode()).mode
-    modes = {name: compress(data).mode for name, data in FILES.items()}
-    assert modes["latin-1"] == modes["line ends"] == "text"
-    assert modes["noise"] == modes["empty"] == "bytes"
+@pytest.mark.parametrize(
+    ("data", "mode"),
+    [
+        (lambda english: english[:60_000].encode(), TEXT),
+        (lambda english: english[:60_000].encode() + b"\xff\x00", TEXT),
+        (lambda english: english[:8000].replace("e", "é").encode("latin-1"), TEXT),
+        (lambda english: "".join(chr(0x4E00 + i * i % 3001) for i in range(2000)).encode(), BYTES),
+        (lambda english: FILES["noise"], BYTES),
+        (lambda english: b"", BYTES),
+    ],
+)
+def test_text_is_taken_as_text_and_bytes_as_bytes(english, data, mode):
+    assert choose_source(data(english)).mode == mode
 
 
 @given(st.binary())
@@ -232,10 +240,10 @@ def test_another_engine_is_refused(model):
 
 @pytest.fixture(scope="module")
 def packed(model, english):
-    return encoded(english[:1200], model, block_chars=500)
+    return encoded(english[210_000:211_200], model, block_chars=500)
 
 
-def test_damage_is_found(model, english, packed):
+def test_damage_is_found(model, packed):
     """Any change of any byte, any cut, any addition: FormatError or, of a header's model, UserError; never other text."""
     rng = np.random.default_rng(11)
     for i in range(120):

@@ -57,7 +57,7 @@ class Header:
     alphabet: Alphabet | None = None
 
     def pack(self) -> bytes:
-        alphabet = b"" if self.alphabet is None else zlib.compress(json.dumps(self.alphabet.to_dict(), ensure_ascii=False).encode(), 9)
+        alphabet = b"" if self.alphabet is None else _pack_alphabet(self.alphabet)
         body = b"".join([
             bytes([self.mode]), _field(self.version.encode()), self.engine.to_bytes(4, "little"), _field(self.checksum),
             _field(self.name.encode("utf-8", "replace")), _varint(self.order), _field(alphabet),
@@ -221,9 +221,13 @@ def _parse_body(body: bytes) -> Header:
         raise cursor.damaged(f"{type(e).__name__}: {e}") from e
 
 
+def _pack_alphabet(alphabet: Alphabet) -> bytes:
+    return zlib.compress(json.dumps(alphabet.to_dict(), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"), 9)
+
+
 def _parse_alphabet(packed: bytes) -> Alphabet:
     inflate = zlib.decompressobj()
-    d = json.loads(inflate.decompress(packed, MAX_HEADER))
+    d = json.loads(inflate.decompress(packed, MAX_HEADER).decode("utf-8", "surrogatepass"))
     alphabet = Alphabet.from_dict(d)
     if not inflate.eof or any(len(c) != 1 or n < 1 for c, n in alphabet.rare.items()) or set(alphabet.rare) & set(alphabet.chars):
         raise ValueError("not an alphabet")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,8 @@ from charstat.tree import CodeTree
 
 TEXT_ORDER, BYTES_ORDER = 14, 14  # highest character order of a model without counts; of bytes: of their halves
 TEXT_CONTEXTS, BYTES_CONTEXTS = "default", "chars"
+TABLE_PARTS = ("buckets", "records", "rows", "sums")
+NOT_MIXED = (*TABLE_PARTS, "betas")  # columns that are checked table by table, or that the mixture does not read
 NAME_BYTES = 64  # of a model's name in a header
 
 
@@ -88,20 +91,18 @@ def check_engine(header: Header, engine: int) -> None:
 
 
 def model_checksum(model: Model) -> bytes:
-    """16 bytes that two models share only if the mixture predicts the same with both, wherever they lie."""
-    arrays = {**model.columns, "start": model.start}
-    about = {
-        "alphabet": model.alphabet.to_dict(),
-        "contexts": [c.name for c in model.contexts],
-        "start_chars": model.start_chars,
-        "arrays": {name: _checksum(model, name, values) for name, values in arrays.items()},
-    }
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).digest()[:16]
+    """16 bytes that two models share only if the mixture predicts the same with both, in memory or wherever they lie on disk.
 
-
-def _checksum(model: Model, name: str, values: np.ndarray) -> str:
-    stored = model.manifest.get("arrays")  # of a model that was loaded, which checked them
-    return stored[name]["sha256"] if stored else array_sha256(values)
+    Reads all of the model: a second a gigabyte.
+    """
+    start = (model.manifest.get("start") or {}).get("layout")
+    about = [model.alphabet.to_dict(), [c.name for c in model.contexts], model.warm_start_chars, start]
+    parts = {name: [values] for name, values in model.all_columns.items() if name not in NOT_MIXED}
+    for name in TABLE_PARTS:  # subtle: not the columns, in which the tables lie in whatever order they were counted
+        parts[name] = [part for table in model.tables.values() if (part := getattr(table, name)) is not None]
+    with ThreadPoolExecutor() as pool:
+        sums = list(pool.map(lambda name: array_sha256(*parts[name]), sorted(parts)))
+    return hashlib.sha256(json.dumps([about, sums], sort_keys=True).encode()).digest()[:16]
 
 
 def empty_model(alphabet: Alphabet, contexts: tuple[Context, ...]) -> Model:
