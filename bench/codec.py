@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 from common import header
 
@@ -29,16 +30,21 @@ PPMD_ORDER, PPMD_BYTES = 16, 1 << 30
 COMMANDS = {
     "xz -9e": (["xz", "-9e", "-k", "-T1", "in"], ["xz", "-d", "-c", "in.xz"], "in.xz"),
     "zstd --ultra -22": (["zstd", "--ultra", "-22", "-q", "--single-thread", "in"], ["zstd", "-d", "-c", "-q", "in.zst"], "in.zst"),
-    "bzip3 -b 511": (["bzip3", "-e", "-b", "511", "in", "in.bz3"], ["bzip3", "-d", "-c", "in.bz3"], "in.bz3"),
+    "bzip3 -b 16": (["bzip3", "-e", "-b", "16", "in", "in.bz3"], ["bzip3", "-d", "-c", "in.bz3"], "in.bz3"),
     "zpaq -m5": (["zpaq", "add", "in.zpaq", "in", "-m5", "-t1"], ["zpaq", "extract", "in.zpaq", "in", "-to", "out", "-t1"], "in.zpaq"),
 }
 Measured = tuple[int, float, float]  # bytes, seconds to compress, seconds to decompress
 
 
+def with_ppmd(library: ModuleType, data: bytes) -> Measured:
+    encoder, decoder = library.Ppmd7Encoder(PPMD_ORDER, PPMD_BYTES), library.Ppmd7Decoder(PPMD_ORDER, PPMD_BYTES)
+    return in_process(lambda data: encoder.encode(data) + encoder.flush(), lambda packed: decoder.decode(packed, len(data)), data)
+
+
 def busy_s() -> float:
     """Processor seconds of this process and of those it has waited for."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
 
 
 def with_command(pack: list[str], unpack: list[str], result: str, data: bytes) -> Measured:
@@ -69,10 +75,7 @@ def compressors(model_path: str | None, wanted: tuple[str, ...]) -> dict[str, Ca
     try:
         import pyppmd
 
-        settings = {"max_order": PPMD_ORDER, "mem_size": PPMD_BYTES, "variant": "H"}
-        ways["ppmd -o16"] = partial(
-            in_process, lambda data: pyppmd.compress(data, **settings), lambda packed: pyppmd.decompress(packed, **settings)
-        )
+        ways["ppmd -o16"] = partial(with_ppmd, pyppmd)
     except ImportError:
         print("pyppmd is not installed: no PPMd")
     if not "charstat".startswith(wanted) and not any(name.startswith("charstat") for name in wanted):
@@ -101,32 +104,35 @@ def read(path: Path, limit: int | None) -> bytes:
     return out.getvalue()[:limit]
 
 
-def measure_coders(decisions: int = 50_000) -> None:
-    """One call a decision of constriction's range encoder, against the compiled one (a call for all)."""
+def measure_coders(decisions: int = 500_000, chars: int = 2000) -> None:
+    """What a library's coder would cost: a call a decision, and for each the way out of the compiled loop and back."""
     import numpy as np
 
-    from charstat.codec import coder as own
+    from charstat.codec.stream import Encoder
 
     rng = np.random.default_rng(1)
     ones = rng.random(decisions)
     bits = (rng.random(decisions) < ones).astype(np.int64)
     try:
-        import constriction
+        from constriction.stream import model, queue
 
-        encoder = constriction.stream.queue.RangeEncoder()
+        library = queue.RangeEncoder()
         started = busy_s()
         for bit, p in zip(bits.tolist(), ones.tolist(), strict=True):
-            encoder.encode(bit, constriction.stream.model.Bernoulli(p))
-        print(f"constriction, a call a decision   {decisions / (busy_s() - started):12,.0f} decisions/s")
+            library.encode(bit, model.Bernoulli(p, perfect=False))
+        print(f"a call of constriction's encoder        {1e6 * (busy_s() - started) / decisions:8.2f} microseconds")
     except ImportError:
         print("constriction is not installed")
-    edges = np.array([0, 1, 3], np.int64)
-    own.code_index(*own.new_encoder(64), False, edges, 0)
-    encoder = own.with_room(own.new_encoder(1), decisions)
-    started = busy_s()
-    for bit in bits.tolist():
-        own.code_index(*encoder, False, edges, bit)
-    print(f"charstat's, a call a decision     {decisions / (busy_s() - started):12,.0f} decisions/s (in the kernel's loop: no call)")
+    text = (b"To be or not to be. " * chars)[:chars]
+    seconds = []
+    for pieces in (1, chars):
+        encoder = Encoder()
+        encoder.encode(text[:100])
+        started = busy_s()
+        for i in range(pieces):
+            encoder.encode(text[i * chars // pieces : (i + 1) * chars // pieces])
+        seconds.append(busy_s() - started)
+    print(f"a call of the compiled loop             {1e6 * (seconds[1] - seconds[0]) / chars:8.2f} microseconds")
 
 
 def main() -> None:
