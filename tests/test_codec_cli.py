@@ -37,7 +37,7 @@ def model_dir(model, tmp_path_factory):
 
 def test_a_file_there_and_back(run, text_file):
     data = text_file.read_bytes()
-    assert "topics.txt.cst, tested" in run("compress", "topics.txt", "--test").stdout
+    assert "tested" in run("compress", "topics.txt", "--test").stdout
     packed = text_file.with_name("topics.txt.cst")
     assert packed.stat().st_size < 0.5 * len(data) and packed.stat().st_mode & 0o777 == 0o640
     text_file.unlink()
@@ -49,10 +49,10 @@ def test_a_file_there_and_back(run, text_file):
 def test_with_a_model_and_json(run, text_file, model_dir):
     result = json.loads(run("compress", "topics.txt", "--model", model_dir, "--json").stdout)
     (row,) = result["files"]
-    assert row["mode"] == "with a model" and row["bytes"] == 4000
+    assert row["mode"] == "with a model" and row["bytes"] == text_file.stat().st_size
     assert row["compressed_bytes"] == os.stat("topics.txt.cst").st_size
     back = json.loads(run("decompress", "topics.txt.cst", "--model", model_dir, "--json", "-o", "back").stdout)["files"][0]
-    assert back["bytes"] == 4000 and text_file.with_name("back").read_bytes() == text_file.read_bytes()
+    assert back["bytes"] == text_file.stat().st_size and text_file.with_name("back").read_bytes() == text_file.read_bytes()
     error = run("decompress", "topics.txt.cst", "-o", "again", status=2).stderr
     assert error.startswith("error: topics.txt.cst: compressed with the model mine (checksum ") and error.count("\n") == 1
     assert not os.path.exists("again")
