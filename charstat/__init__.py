@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from charstat.auditing.checks import audit
     from charstat.auditing.report import AuditReport
     from charstat.charmodel_api import CharModel, EvalResult, evaluate
+    from charstat.codec.stream import Decoder, Encoder
     from charstat.corpus import Corpus, HubUnavailable, open_corpus
     from charstat.counting import build_model
     from charstat.energy import EnergyMeter, EnergyReport
@@ -55,6 +56,7 @@ _HOMES = {
     "charstat.auditing.checks": ("audit",),
     "charstat.auditing.report": ("AuditReport",),
     "charstat.charmodel_api": ("CharModel", "EvalResult", "evaluate"),
+    "charstat.codec.stream": ("Decoder", "Encoder"),
     "charstat.corpus": ("Corpus", "HubUnavailable", "open_corpus"),
     "charstat.counting": ("build_model",),
     "charstat.energy": ("EnergyMeter", "EnergyReport"),
@@ -83,6 +85,8 @@ __all__ = [
     "ContextError",
     "Corpus",
     "CorpusError",
+    "Decoder",
+    "Encoder",
     "EnergyMeter",
     "EnergyReport",
     "EvalResult",

@@ -1,4 +1,6 @@
-"""The `charstat` command: build, eval, inspect, bundle, contest, audit. It parses options, calls the library and shows the result.
+"""The `charstat` command: build, eval, inspect, compress, decompress, bundle, contest, audit.
+
+It parses options, calls the library and shows the result.
 
     exit status  0    success; eval: the accuracy reaches the gate
                  1    something failed inside charstat; contest: the submission is broken
@@ -25,6 +27,7 @@ import click
 
 from charstat import __version__, console, kernel_cache
 from charstat.auditing.command import audit_command
+from charstat.codec.commands import add_commands as add_codec_commands
 from charstat.errors import CharstatError, CorpusError, GateMissed, ResourceError
 from charstat.facts import HUB_NAME, MODELS, check_out, corpus_of, default_out, describe, model_facts, newest_model, text_changed
 from charstat.registry import DEFAULT_MODEL, ENTRIES, FORMER_NAMES, check_models, parse_models, use_warm_start
@@ -401,6 +404,7 @@ def contest(
 
 
 cli.add_command(audit_command)
+add_codec_commands(cli)
 
 
 def _models(names: str) -> list[str]:

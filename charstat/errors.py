@@ -5,7 +5,7 @@ CharstatError                  1  something failed inside charstat; BrokenSubmis
 │   ├── ArgumentError             an argument of the wrong type, or a value that has no meaning
 │   ├── CorpusError               text that is missing, unreadable, or not UTF-8; HubUnavailable (corpus.py)
 │   ├── ContextError              an order, preset or context name that does not exist
-│   ├── FormatError               a model directory that is foreign, truncated or tampered with
+│   ├── FormatError               a model or compressed file that is foreign, truncated or damaged
 │   ├── MergeError                models that cannot be added up
 │   ├── BackendUnavailable        a backend that this machine cannot run
 │   ├── ResourceError             not enough memory, or a disk that is full or read-only
@@ -44,7 +44,7 @@ class ContextError(UserError, ValueError):
 
 
 class FormatError(UserError):
-    """A model directory that is foreign, truncated or tampered with."""
+    """A model directory or a compressed file that is foreign, truncated, damaged or tampered with."""
 
 
 class MergeError(UserError):

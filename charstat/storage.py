@@ -308,7 +308,7 @@ def _open_columns(folder: int, path: Path, manifest: dict) -> dict[str, np.ndarr
 def check_sums(path: str | os.PathLike, manifest: dict, columns: dict[str, np.ndarray]) -> None:
     """FormatError unless the columns have the checksums that the manifest says."""
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        sums = list(pool.map(lambda name: _sha256(columns[name]), COLUMNS))
+        sums = list(pool.map(lambda name: array_sha256(columns[name]), COLUMNS))
     for name, found in zip(COLUMNS, sums, strict=True):
         if found != manifest["arrays"][name].get("sha256"):
             raise FormatError(f"{Path(path) / name}.npy was changed after it was written: its checksum does not match")
@@ -320,9 +320,11 @@ def disk_bytes(manifest: dict) -> int:
     return len(seal(manifest)) + sum(HEADER_BYTES + arrays[name]["size"] * np.dtype(dtype).itemsize for name, dtype in COLUMNS.items())
 
 
-def _sha256(values: np.ndarray) -> str:
+def array_sha256(*arrays: np.ndarray) -> str:
+    """What the manifest says of an array's values: the SHA-256 of their bytes, in hexadecimal. Several arrays count as one."""
     digest = hashlib.sha256()
-    data = values.view(np.uint8).data
-    for i in range(0, len(data), WRITE_BYTES):
-        digest.update(data[i : i + WRITE_BYTES])
+    for values in arrays:
+        data = values.view(np.uint8).data
+        for i in range(0, len(data), WRITE_BYTES):
+            digest.update(data[i : i + WRITE_BYTES])
     return digest.hexdigest()

@@ -40,7 +40,7 @@ def test_the_commands_run(english, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my-text.txt").write_text(english[:40_000], encoding="utf-8")
     lines = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
-    assert {shlex.split(line)[1] for line in lines} == {"build", "eval", "inspect"}
+    assert {shlex.split(line)[1] for line in lines} == {"build", "eval", "inspect", "compress", "decompress"}
     for line in lines:
         args = on_a_small_text(line)
         result = CliRunner().invoke(cli, args)
@@ -55,6 +55,7 @@ def test_the_python_runs(tmp_path, monkeypatch, capsys):
     assert re.fullmatch(r"0\.\d{4} right, \d\.\d{4} bits per character\n", capsys.readouterr().out)
     assert names["guess"] in names["probabilities"] and len(names["bits"]) == len(" is executed")
     assert abs(sum(names["probabilities"].values()) + names["stream"].unlisted_mass - 1) < 1e-9
+    assert names["decompressed"] == "The statement is executed" and len(names["compressed"]) < 120
     assert names["whole"].n_rows == names["charstat"].build_model(names["text"]).n_rows
 
 
