@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import gc
 import hashlib
 import io
 import json
@@ -90,6 +91,7 @@ def in_child(work: Callable[[], object], limit_s: float = LIMIT_S, when: Callabl
                     answer = {"value": e.code}
                 except BaseException:  # noqa: BLE001 (that is what is looked for)
                     answer = {"error": traceback.format_exc()}
+                gc.collect()  # what the end of an interpreter does, which _exit leaves out: what was dropped is removed
                 os.write(writing, json.dumps(answer, default=str).encode())
                 sys.stdout.flush()
                 status = 0
@@ -345,7 +347,8 @@ def mutate(values: np.ndarray, rng: random.Random) -> np.ndarray:
     extremes = [v for v in extremes if info is None or v <= info.max]
     n = new.size
     if n == 0:
-        return np.full(rng.randrange(1, 5), rng.choice(extremes), new.dtype)
+        with np.errstate(invalid="ignore"):  # nan and inf as whole numbers: any will do
+            return np.full(rng.randrange(1, 5), rng.choice(extremes), new.dtype)
     a, b = sorted((rng.randrange(n), rng.randrange(1, n + 1)))
     way = rng.randrange(12)
     if way == 0:

@@ -18,6 +18,7 @@ from charstat.cpu.backend import CPUBackend
 from charstat.ctw import CTW_TUNED, ContextTreeWeighting
 from charstat.ctw.links import parent_links
 from charstat.ctw.weights import UNITS_PER_NAT, gamma_table, log_estimate, n_slots, weigh_text
+from charstat.manifest import FORMAT_VERSION, seal
 from charstat.ngram.contexts import select_contexts
 
 PROSE = "The European lobster ( Homarus gammarus ) is a species of clawed lobster , 60 cm long .\nIt is a lobster , too . " * 2
@@ -184,7 +185,7 @@ def break_manifest(path, change):
     file = path / "manifest.json"
     manifest = json.loads(file.read_text())
     change(manifest)
-    file.write_text(json.dumps(manifest))
+    file.write_bytes(seal(manifest))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +216,7 @@ def test_damaged_manifests(model, tmp_path, change):
 def test_an_earlier_format(model, tmp_path):
     model.save(tmp_path / "m")
     break_manifest(tmp_path / "m", lambda m: m.update(format_version=1))
-    with pytest.raises(FormatError, match="format version 1; this charstat reads version 2: build it again"):
+    with pytest.raises(FormatError, match=f"format version 1; this charstat reads version {FORMAT_VERSION}: build it again"):
         Model.load(tmp_path / "m")
 
 

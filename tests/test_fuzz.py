@@ -5,13 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import charstat.warm_up
+
 BUDGET = {"texts": 8, "api": 10, "directories": 40, "manifests": 40, "traced": 25, "moments": 15, "races": 8, "disks": 10}
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    return fuzz.World(tmp_path_factory.mktemp("world"))
+    words = charstat.warm_up.WARM_WORDS
+    yield fuzz.World(tmp_path_factory.mktemp("world"))
+    charstat.warm_up.WARM_WORDS = words  # World makes it small
 
 
 def test_every_kind_is_tried():

@@ -12,6 +12,8 @@ from charstat.alphabet import Alphabet
 from charstat.cli import cli
 from charstat.comparison import ablate
 from charstat.counting import build_model, hold_out
+from charstat.manifest import seal
+from charstat.mixers.last_stage import new_maps
 from charstat.mixers.layout import MixerLayout, MixerRates
 from charstat.mixers.logistic import pack
 
@@ -73,8 +75,10 @@ def test_the_start_is_what_a_stream_learns_from_it(model, text):
     cold = started(model, warm_start=False)
     cold.score(text[-HELD_OUT:])
     assert np.array_equal(pack(cold.mixer), model.warm_start)
-    for ours, theirs in zip(started(model).mixer, cold.mixer, strict=True):
+    warm = started(model).mixer
+    for ours, theirs in zip(warm[:3], cold.mixer[:3], strict=True):
         assert np.array_equal(ours, theirs)
+    assert np.array_equal(warm.maps, new_maps())  # the last stage starts anew
 
 
 def test_it_pays_from_the_first_characters_on(model, another):
@@ -150,7 +154,7 @@ def test_merging_drops_it(model, text):
 def test_nothing_left_to_count(chars):
     with pytest.raises(UserError, match="nothing would be left"):
         hold_out("0123456789", chars)
-    with pytest.raises(UserError, match="nothing would be left"):
+    with pytest.raises(UserError, match="nothing would be left" if chars > 0 else "a whole number from 0 up"):
         build_model("0123456789", held_out_chars=chars)
 
 
@@ -164,7 +168,7 @@ def test_a_manifest_that_does_not_fit(directory, tmp_path, chars):
     manifest = tmp_path / "m" / "manifest.json"
     about = json.loads(manifest.read_text())
     about["start"]["chars"] = chars
-    manifest.write_text(json.dumps(about))
+    manifest.write_bytes(seal(about))
     with pytest.raises(FormatError, match="start"):
         Model.load(copy.path)
 
