@@ -499,7 +499,7 @@ class MixtureTwin:
         self.ratio_edges, self.ratio_typical = evidence.RATIO_EDGES, (0.0, *evidence.RATIO_TYPICAL, 1.0)
         self.prune, self.chain_prior, self.online_weight = kernels.PRUNE, back_off.CHAIN_PRIOR, back_off.ONLINE_WEIGHT
         self.bias, self.smallest = float(kernels.BIAS), logistic.P_MIN
-        self.map_share, self.map_rate = last_stage.SHARE, last_stage.RATE
+        self.map_share, self.map_rate, self.refined_from = last_stage.SHARE, last_stage.RATE, last_stage.REFINED_FROM
         self.maps: dict[tuple, float] = {}
         self.hit_levels, self.match_levels = layout.HIT_LEVELS, layout.MATCH_LEVELS
 
@@ -681,8 +681,10 @@ class MixtureTwin:
                 p = ones / (ones + zeros)
             else:
                 decision = self._decide(node)
-                points = self._points(node, decision[0])
-                p = self._refine(decision[0], points)
+                p, points = decision[0], []
+                if reach >= self.refined_from:
+                    points = self._points(node, p)
+                    p = self._refine(p, points)
                 decided.append((node, bit, points, *decision))
             reach *= p if bit else 1.0 - p
         return reach, decided

@@ -17,7 +17,7 @@ from numba import njit
 
 from charstat.mixers.back_off import back_off
 from charstat.mixers.evidence import SILENT, learn_evidence, look_up_evidence
-from charstat.mixers.last_stage import learn_maps, refine
+from charstat.mixers.last_stage import NOT_REFINED, REFINED_FROM, learn_maps, refine
 from charstat.mixers.logistic import learn_weights, logit, mix, squash
 from charstat.mixers.lookups import advance, prepare
 from charstat.mixers.masses import path_masses, tree_masses
@@ -86,7 +86,9 @@ def path_probability(fixed, s, symbol):
             )  # fmt: skip
             p = squash(np.float64(mix(base, weights, v, x, w, d)))
             path_p[d] = p
-            p = refine(p, v, d, s.map_rows, s.mixer.maps, s.points, s.parts)
+            s.parts[d] = NOT_REFINED
+            if reach >= REFINED_FROM:
+                p = refine(p, v, d, s.map_rows, s.mixer.maps, s.points, s.parts)
         reach *= p if bit else 1.0 - p
     return reach
 
@@ -116,7 +118,8 @@ def distribution(fixed, s, out):
                 shares, chains, match_logits, match_states, expected, match_bucket, lowest, mid, end, experts,
             )  # fmt: skip
             p = squash(np.float64(mix(base, weights, v, x, w, 0)))
-            p = refine(p, v, 0, s.map_rows, s.mixer.maps, s.points, s.parts)
+            if reach_p[v] >= REFINED_FROM:
+                p = refine(p, v, 0, s.map_rows, s.mixer.maps, s.points, s.parts)
         for bit in range(2):
             c = child[v, bit]
             q = reach_p[v] * (p if bit else 1.0 - p)
@@ -165,7 +168,8 @@ def most_likely(fixed, s, best_rare):
                 shares, chains, match_logits, match_states, expected, match_bucket, lowest, mid, end, experts,
             )  # fmt: skip
             p = squash(np.float64(mix(base, weights, v, x, w, 0)))
-            p = refine(p, v, 0, s.map_rows, s.mixer.maps, s.points, s.parts)
+            if reach_p[v] >= REFINED_FROM:
+                p = refine(p, v, 0, s.map_rows, s.mixer.maps, s.points, s.parts)
         for bit in range(2):
             c = child[v, bit]
             q = reach_p[v] * (p if bit else 1.0 - p)
@@ -198,7 +202,8 @@ def learn(fixed, s, symbol):
         learn_evidence(logits, states, w, columns.static, d, evidence_step)
         if match_states[d] >= 0:
             match_logits[match_states[d]] += evidence_step * w[d, columns.match]
-        learn_maps(np.float64(path_bit[symbol, d]), d, mixer.maps, s.points, s.parts)
+        if s.parts[d] != NOT_REFINED:
+            learn_maps(np.float64(path_bit[symbol, d]), d, mixer.maps, s.points, s.parts)
         n += 1
     logits[:, SILENT] = np.float32(0.0)  # cheaper than asking every source whether it was silent
     learn_weights(mixer.weights, s.selected, tree.path_node, symbol, steps, n, s.x, s.total)

@@ -9,7 +9,7 @@ Two maps look at the mixer's probability p of a decision, each in a context of i
     p' = (1 - 2 SHARE) p + SHARE (q_0 + q_1)
     after the bit: both points move towards it by RATE, each by its part of the interpolation
 
-A row starts as the identity, so a map that has seen nothing changes nothing. The mixer learns from p, not from p'.
+Nodes that are hardly reached are left alone. A row starts as the identity, so a map that has seen nothing changes nothing. The mixer learns from p, not from p'.
 Adaptive probability maps: Mahoney, "Adaptive weighing of context models for lossless data compression", 2005 (PAQ6/7).
 """
 
@@ -26,6 +26,8 @@ from charstat.tree import SYMBOLS
 MAPS = 2
 SHARE = 0.3  # of each map in the probability
 RATE = 0.02
+REFINED_FROM = 0.01  # below this probability of a node, p stays as it is: a whole tree has a hundred such nodes, and they hardly matter
+NOT_REFINED = -1.0
 LIMIT, POINTS_PER_UNIT = 8.0, 2.0
 POINTS = 33  # from -LIMIT to LIMIT
 TOP = LIMIT - 1e-6  # subtle: the point above must exist, too

@@ -94,7 +94,7 @@ class Stream(NamedTuple):
     path_p: np.ndarray  # float64 [MAX_DEPTH]: the mixer's P(bit = 1); -1 where nothing was evaluated
     map_rows: np.ndarray  # int64 [MAPS]: where the last stage's rows start (mixers/last_stage.py)
     points: np.ndarray  # int64 [MAX_DEPTH, MAPS]: the points below the mixer's probabilities
-    parts: np.ndarray  # float64 [MAX_DEPTH]: how far they are from there to the next point
+    parts: np.ndarray  # float64 [MAX_DEPTH]: how far they are from there to the next point; -1: not refined
     total: np.ndarray  # float32 [Kp]
     reach_p: np.ndarray  # float64 [2 SYMBOLS]: probability of reaching a node or leaf
     experts: np.ndarray  # float64 [E, SYMBOLS + 1]: cumulative probabilities of the experts
