@@ -108,11 +108,11 @@ class TestTheModelOfTheWalkthrough:
 
 
 def test_the_exit_statuses_are_those_of_the_code():
-    from charstat import cli as module
+    from charstat import console
     from charstat.errors import AuditFailed, CharstatError, GateMissed, UserError
 
     statuses = {int(status) for status in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
-    assert statuses == {0, CharstatError.exit_code, UserError.exit_code, GateMissed.exit_code, AuditFailed.exit_code, module.INTERRUPTED}
+    assert statuses == {0, CharstatError.exit_code, UserError.exit_code, GateMissed.exit_code, AuditFailed.exit_code, console.INTERRUPTED}
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
