@@ -114,9 +114,9 @@ def measure_coders(decisions: int = 500_000, chars: int = 2000) -> None:
     ones = rng.random(decisions)
     bits = (rng.random(decisions) < ones).astype(np.int64)
     try:
-        from constriction.stream import model, queue
+        import constriction
 
-        library = queue.RangeEncoder()
+        library, model = constriction.stream.queue.RangeEncoder(), constriction.stream.model
         started = busy_s()
         for bit, p in zip(bits.tolist(), ones.tolist(), strict=True):
             library.encode(bit, model.Bernoulli(p, perfect=False))
