@@ -3,8 +3,7 @@
     pip install 'charstat[examples]'
     python examples/torch_character_net.py --data DIR            # wiki.train.raw and wiki.valid.raw; about 10 minutes on 2 cores
 
-Both start each window cold. The net's vocabulary is in code-point order: charstat.Advice takes its columns to the stream's symbols by
-name. The rows of the table, in bits per character and accuracy:
+Both start each window cold. charstat.Advice takes the net's columns to the stream's symbols by name. The rows of the table:
 
     linear      a p + (1 - a) q                    a tuned on 10,000 characters elsewhere: what submissions write by hand
     softmax     the same with online weights       one weight for each model, learned by gradient
@@ -38,8 +37,7 @@ class CharacterNet(nn.Module):
 
 def encode(text: str, vocab: list[str]) -> torch.Tensor:
     ids = {c: i for i, c in enumerate(vocab)}
-    unknown = ids[UNKNOWN]
-    return torch.tensor([ids.get(c, unknown) for c in text], dtype=torch.int16)
+    return torch.tensor([ids.get(c, ids[UNKNOWN]) for c in text], dtype=torch.int16)
 
 
 def train(ids: torch.Tensor, vocab: int, hidden: int, cpu_s: float, batch: int = 32, length: int = 100) -> CharacterNet:
@@ -50,8 +48,7 @@ def train(ids: torch.Tensor, vocab: int, hidden: int, cpu_s: float, batch: int =
     lanes = ids[: len(ids) // batch * batch].view(batch, -1)
     state, at, started, shown, steps = None, 0, time.process_time(), 0.0, 0
     while (used := time.process_time() - started) < cpu_s:
-        for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * (1 - used / cpu_s) + 1e-4
+        optimizer.param_groups[0]["lr"] = 3e-3 * (1 - used / cpu_s) + 1e-4
         if at + length + 1 > lanes.shape[1]:
             at, state = 0, None
         piece = lanes[:, at : at + length + 1].long()
@@ -104,7 +101,6 @@ def main(argv: list[str] | None = None) -> dict[str, list[tuple[float, float]]]:
     parser.add_argument("--tune-at", type=int, default=100_000, help="where the 10,000 characters of val for the linear mix start")
     o = parser.parse_args(argv)
     torch.set_num_threads(o.threads)
-
     corpus = charstat.open_corpus(o.data)
     text, val = corpus.text("train", limit=o.chars), corpus.text("val")
     print(f"counting {len(text):,} characters of {corpus.description}", flush=True)
@@ -114,11 +110,12 @@ def main(argv: list[str] | None = None) -> dict[str, list[tuple[float, float]]]:
     print(f"training a character LSTM for {o.cpu_seconds:g} s of CPU time", flush=True)
     net = train(encode(text, vocab), len(vocab), o.hidden, o.cpu_seconds)
 
-    def said(start: int, chars: int) -> tuple[str, np.ndarray, charstat.Advice]:
-        """A window of val, what charstat says before each character, and what the net says."""
+    def said(start: int, chars: int) -> tuple[str, np.ndarray, charstat.Advice, np.ndarray]:
+        """A window of val, what charstat says before each character, what the net says, and that over charstat's symbols."""
         window, stream = val[start : start + chars], model.stream()
         stream.reset()
-        return window, stream.distributions(window), charstat.Advice(vocab, distributions(net, encode(window, vocab)), unknown=UNKNOWN)
+        advice = charstat.Advice(vocab, distributions(net, encode(window, vocab)), unknown=UNKNOWN)
+        return window, stream.distributions(window), advice, advice.aligned(alphabet)
 
     def measured(window: str, rows: np.ndarray) -> tuple[float, float]:
         """(bits per character, accuracy) of rows over the alphabet's symbols; rare characters cost what they cost charstat."""
@@ -127,13 +124,11 @@ def main(argv: list[str] | None = None) -> dict[str, list[tuple[float, float]]]:
         rare = [alphabet.rare_probability(c) if s == 127 else 1.0 for c, s in zip(window, symbols, strict=True)]
         return float(-np.log2(p * rare).mean()), float((rows.argmax(axis=1) == symbols).mean())
 
-    window, p, advice = said(o.tune_at, 10_000)
-    q = advice.aligned(alphabet)
+    window, p, _, q = said(o.tune_at, 10_000)
     best = min(np.linspace(0, 1, 21), key=lambda a: measured(window, a * p + (1 - a) * q)[0])
     results: dict[str, list[tuple[float, float]]] = {}
     for start in o.windows:
-        window, p, advice = said(start, o.window_chars)
-        q = advice.aligned(alphabet)
+        window, p, advice, q = said(start, o.window_chars)
         stream = model.stream(experts=1)
         stream.reset()
         for name, rows in {

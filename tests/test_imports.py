@@ -10,11 +10,8 @@ ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("datasets", "pandas", "pyarrow")
 BLOCKED = f"""
 import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {HEAVY}:
-            raise ImportError(name + " is blocked")
-sys.meta_path.insert(0, Blocked())
+for name in {HEAVY}:
+    sys.modules[name] = None  # import says that it is missing
 sys.path.insert(0, {str(ROOT)!r})
 """
 
@@ -43,7 +40,7 @@ print(*sorted(set(sys.modules) & {"torch", "cupy", "matplotlib"}), "fine")
 
 def test_the_hub_says_what_is_missing():
     found = blocked("import charstat\ncharstat.open_corpus('wikitext-103').text('val')")
-    assert "HubUnavailable" in found.stderr and "datasets is blocked" in found.stderr
+    assert "HubUnavailable" in found.stderr and "import of datasets halted" in found.stderr
 
 
 def test_the_character_net_runs(english, tmp_path):

@@ -21,7 +21,7 @@ from numba import njit
 from charstat.alphabet import CODE_POINTS, Alphabet
 from charstat.codec.coder import ONE, code_bit, code_evenly, code_index
 from charstat.mixers.kernels import NOT_EVALUATED, PRUNE, fill_inputs, learn, split_masses
-from charstat.mixers.last_stage import refine
+from charstat.mixers.last_stage import NOT_REFINED, REFINED_FROM, refine
 from charstat.mixers.logistic import mix, squash
 from charstat.mixers.lookups import advance, prepare
 from charstat.mixers.masses import NO_WORD, fill_path
@@ -186,7 +186,9 @@ def code_symbol(fixed, s, coder, scratch, decode, symbol):
             )  # fmt: skip
             p = squash(np.float64(mix(base, weights, v, x, w, d)))
             path_p[d] = p
-            p = refine(p, v, d, map_rows, maps, points, parts)
+            parts[d] = NOT_REFINED
+            if reach >= REFINED_FROM:
+                p = refine(p, v, d, map_rows, maps, points, parts)
         bit = code_bit(state, data, decode, np.int64(symbol >= mid[v]), np.uint64(p * ONE))
         reach *= p if bit else 1.0 - p
         if node != NO_NODE:

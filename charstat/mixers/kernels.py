@@ -70,6 +70,7 @@ def path_probability(fixed, s, symbol):
     mass, ones, x, w, states, bins, base, path_p, experts = s.mass, s.ones, s.x, s.w, s.states, s.bins, s.base, s.path_p, s.experts
     ratio_bins, count_states, online_states = fixed.ratio_bins, fixed.count_states, fixed.online_states
     weights, logits, match_logits, match_states, shares = s.mixer.weights, s.mixer.logits, s.mixer.match, s.match_states, s.shares
+    map_rows, maps, points, parts = s.map_rows, s.mixer.maps, s.points, s.parts
     path_node, path_bit, lowest, mid, end = tree.path_node, tree.path_bit, tree.lowest, tree.mid, tree.end
     expected, match_bucket = s.cursor[EXPECTED_SYMBOL], s.cursor[MATCH_BUCKET]
     reach = 1.0
@@ -86,9 +87,9 @@ def path_probability(fixed, s, symbol):
             )  # fmt: skip
             p = squash(np.float64(mix(base, weights, v, x, w, d)))
             path_p[d] = p
-            s.parts[d] = NOT_REFINED
+            parts[d] = NOT_REFINED
             if reach >= REFINED_FROM:
-                p = refine(p, v, d, s.map_rows, s.mixer.maps, s.points, s.parts)
+                p = refine(p, v, d, map_rows, maps, points, parts)
         reach *= p if bit else 1.0 - p
     return reach
 
@@ -102,6 +103,7 @@ def distribution(fixed, s, out):
     mass, ones, x, w, states, bins, base, reach_p, experts = s.tree_mass, s.ones, s.x, s.w, s.states, s.bins, s.base, s.reach_p, s.experts
     ratio_bins, count_states, online_states = fixed.ratio_bins, fixed.count_states, fixed.online_states
     weights, logits, match_logits, match_states, shares = s.mixer.weights, s.mixer.logits, s.mixer.match, s.match_states, s.shares
+    map_rows, maps, points, parts = s.map_rows, s.mixer.maps, s.points, s.parts
     child, leaf_share, lowest, mid, end = tree.child, tree.leaf_share, tree.lowest, tree.mid, tree.end
     expected, match_bucket = s.cursor[EXPECTED_SYMBOL], s.cursor[MATCH_BUCKET]
     out[:] = 0.0
@@ -119,7 +121,7 @@ def distribution(fixed, s, out):
             )  # fmt: skip
             p = squash(np.float64(mix(base, weights, v, x, w, 0)))
             if reach_p[v] >= REFINED_FROM:
-                p = refine(p, v, 0, s.map_rows, s.mixer.maps, s.points, s.parts)
+                p = refine(p, v, 0, map_rows, maps, points, parts)
         for bit in range(2):
             c = child[v, bit]
             q = reach_p[v] * (p if bit else 1.0 - p)
@@ -140,6 +142,7 @@ def most_likely(fixed, s, best_rare):
     mass, ones, x, w, states, bins, base, reach_p, experts = s.tree_mass, s.ones, s.x, s.w, s.states, s.bins, s.base, s.reach_p, s.experts
     ratio_bins, count_states, online_states = fixed.ratio_bins, fixed.count_states, fixed.online_states
     weights, logits, match_logits, match_states, shares = s.mixer.weights, s.mixer.logits, s.mixer.match, s.match_states, s.shares
+    map_rows, maps, points, parts = s.map_rows, s.mixer.maps, s.points, s.parts
     child, leaf_share, lowest, mid, end = tree.child, tree.leaf_share, tree.lowest, tree.mid, tree.end
     expected, match_bucket = s.cursor[EXPECTED_SYMBOL], s.cursor[MATCH_BUCKET]
     reach_p[0] = 1.0
@@ -169,7 +172,7 @@ def most_likely(fixed, s, best_rare):
             )  # fmt: skip
             p = squash(np.float64(mix(base, weights, v, x, w, 0)))
             if reach_p[v] >= REFINED_FROM:
-                p = refine(p, v, 0, s.map_rows, s.mixer.maps, s.points, s.parts)
+                p = refine(p, v, 0, map_rows, maps, points, parts)
         for bit in range(2):
             c = child[v, bit]
             q = reach_p[v] * (p if bit else 1.0 - p)
