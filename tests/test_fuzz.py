@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import charstat.warm_up
 
-BUDGET = {"texts": 8, "api": 10, "directories": 40, "manifests": 40, "traced": 25, "moments": 15, "races": 8, "disks": 10}
+BUDGET = {"texts": 4, "api": 4, "directories": 12, "manifests": 16, "traced": 8, "moments": 6, "races": 3, "disks": 4}  # a minute
 pytestmark = pytest.mark.slow
 
 
