@@ -13,12 +13,15 @@ import codecs
 import os
 import signal
 import sys
+import threading
 import unicodedata
 from collections.abc import Callable
 from types import FrameType
 
 INTERRUPTED, CLOSED_PIPE, FAILED_OUTPUT = 130, 141, 2
 NARROW = str.maketrans({"—": "-", "–": "-", "−": "-", "µ": "u", "·": "*", "…": ".", "␣": "_", "↵": "$", "≤": "<", "≥": ">"})
+ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
+RESEND_S = 0.01
 _came: list[int] = []
 
 
@@ -35,9 +38,14 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _lost(unraisable: sys.UnraisableHookArgs) -> None:
-    """An exception in a destructor or callback: if it was a signal's, send that again; others are reported as ever."""
+    """An exception in a destructor or callback: if it was a signal's, send that again; others are reported as ever.
+
+    subtle: a little later, from a thread, because a signal that is sent here is handled here, where its exception is lost again.
+    """
     if _came and issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit):
-        os.kill(os.getpid(), _came[-1])
+        again = threading.Timer(RESEND_S, os.kill, (os.getpid(), _came[-1]))
+        again.daemon = True
+        again.start()
     else:
         sys.__unraisablehook__(unraisable)
 
@@ -55,7 +63,7 @@ codecs.register_error("charstat.same_width", _same_width)
 
 def run(command: Callable[[], object]) -> None:
     """Run a command to its SystemExit, and end the process with its status."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    for name in ENDING:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _stop)
@@ -65,8 +73,26 @@ def run(command: Callable[[], object]) -> None:
             wide = (stream.encoding or "").lower().startswith("utf")  # there only lone surrogates, of names, cannot be written
             stream.reconfigure(errors="backslashreplace" if wide else "charstat.same_width")
     try:
+        status = _status_of(command)
+        _ignore_signals()
+    except (KeyboardInterrupt, SystemExit):  # a signal between the command's end and here
+        _ignore_signals()
+        status = INTERRUPTED if _came[-1:] == [signal.SIGINT] else 128 + _came[-1]
+    sys.exit(_flushed(status))
+
+
+def _ignore_signals() -> None:
+    """What is left to do is to end: a signal would only add a traceback."""
+    for name in ENDING:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def _status_of(command: Callable[[], object]) -> int:
+    """Run a command to its end; the status that it ends with."""
+    status = 0
+    try:
         command()
-        status = 0
     except SystemExit as e:
         status = e.code if isinstance(e.code, int) else 0 if e.code is None else 1
         if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):  # click's word for a closed pipe
@@ -77,8 +103,7 @@ def run(command: Callable[[], object]) -> None:
         status = CLOSED_PIPE
     except OSError as e:
         status = _say(f"the output cannot be written: {e.strerror or e}", FAILED_OUTPUT)
-    status = _flushed(status)
-    sys.exit(status)
+    return status
 
 
 def _say(message: str, status: int) -> int:

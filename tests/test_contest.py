@@ -44,7 +44,7 @@ TINY = "".join(
     f"\n = Title {i} = \n\n\n The quick brown fox number {i} jumps over the lazy dogs , again and again . \n\n" for i in range(6)
 )[:485]
 PRESET = Preset("test", 60_000, 60_000, "default", 6)
-LARGEST = {"gate": 180_000, "full": 185_000}  # bytes of submission.py
+LARGEST = {"gate": 190_000, "full": 200_000}  # bytes of submission.py
 
 
 # The pieces -------------------------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ class TestEnvironment:
 
     def test_cupy_for_the_driver(self, tmp_path, monkeypatch):
         asked = []
-        monkeypatch.setattr(cuda, "provide", lambda module, wanted, home, say: asked.append((module, wanted)))
+        monkeypatch.setattr(environment, "provide", lambda module, wanted, home, say: asked.append((module, wanted)))
         for version in (12, 13, 14, None):
             monkeypatch.setattr(cuda, "cuda_version", lambda version=version: version)
             environment.provide_packages(str(tmp_path), "auto", lambda message: None)
@@ -213,11 +213,11 @@ class TestEntry:
         assert list(ours.manifest["tables"]) == list(theirs.tables) and ours.alphabet == theirs.alphabet
         assert list(ours.columns) == list(theirs.columns)
         assert all((ours.columns[name] == theirs.columns[name]).all() for name in theirs.columns)
-        assert ours.start_chars == held_out_chars and (ours.start == theirs.start).all()
+        assert ours.warm_start_chars == held_out_chars and (ours.warm_start == theirs.warm_start).all()
         if held_out_chars:
             assert ours.stream().warm_start_chars == held_out_chars
             short = entry.count(train_text[: entry.HELD_OUT_FROM * held_out_chars], preset, CPUBackend(2))
-            assert short.start_chars == 0  # too short to spare any
+            assert short.warm_start_chars == 0  # too short to spare any
 
     @pytest.mark.parametrize("contract", ["main", "dev"])
     def test_the_model(self, contract, train_text, held_out):

@@ -278,9 +278,10 @@ def test_copies_through_a_tiny_ring_arrive_whole():
 
 def test_pinned_memory_may_be_refused():
     fake = FakeCupy()
+    device_error = type("CUDARuntimeError", (RuntimeError,), {"__module__": "cupy_backends.cuda.api.runtime"})
 
     def refuse(nbytes):
-        raise RuntimeError("cudaErrorMemoryAllocation")
+        raise device_error("cudaErrorMemoryAllocation")
 
     fake.cuda.alloc_pinned_memory = refuse
     copier = DeviceCopier(fake, 0, slots=2, slot_bytes=64)
@@ -291,7 +292,7 @@ def test_pinned_memory_may_be_refused():
 def test_a_table_that_has_arrived_holds_no_device_memory():
     fake, table = FakeCupy(), on_cpu("abracadabra", 0, "o2", 1)["o2"]
     runs = Runs(*map(fake.asarray, (table.identities(), table.starts().astype(np.uint32), table.rows, np.empty(0, np.uint32))))
-    job = _Job(GPUBackend(fake, kernels=False), np.zeros(1, np.uint8), 0, (table.context,), None, phase)
+    job = _Job(GPUBackend(fake, kernels=False), np.zeros(1, np.uint8), 0, (table.context,), None, phase, None)
     done = job._fetch_table(table.context, runs)
     del runs
     live = []

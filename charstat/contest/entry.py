@@ -113,7 +113,7 @@ def restored_model(stream: Mixture):
     """What a pickled model becomes where it is read: of the CharModel of the runner there."""
     from wikitext import CharModel
 
-    for array in (*stream.model.columns.values(), *stream.model.classes, stream.model.start):
+    for array in (*stream.model.columns.values(), *stream.model.classes, stream.model.warm_start):
         array.setflags(write=False)  # subtle: pickle forgets it, and numba would compile every kernel again for arrays that can be written
     return model_class(CharModel)(stream)
 
@@ -130,8 +130,13 @@ class CountedModel:
     columns: dict[str, np.ndarray]
     vocabulary: Vocabulary
     classes: WordClasses
-    start: np.ndarray
-    start_chars: int
+    warm_start: np.ndarray
+    warm_start_chars: int
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """As in model.Model: what a pickled stream need not hold again."""
+        return self.columns
 
     def stream(self, **options) -> Mixture:
         return Mixture(self, **options)
@@ -155,7 +160,7 @@ def count(text: str, preset: Preset, engine: Backend, until: float = math.inf) -
     except OverTime:
         return model
     manifest = {**model.manifest, "start": {"layout": learned.layout}}
-    return replace(model, manifest=manifest, start=learned.values, start_chars=len(text) - end)
+    return replace(model, manifest=manifest, warm_start=learned.values, warm_start_chars=len(text) - end)
 
 
 def counted_model(alphabet: Alphabet, contexts: tuple[Context, ...], writer: ModelWriter) -> CountedModel:
@@ -207,10 +212,12 @@ class Entry:
             self._say(f"{failed}: going on with the CPU, {left:.0f} s are left")
             self._engine = CPUBackend(_threads())
             model, taken = self._count(text, until)
-        if self.preset.held_out_chars and not model.start_chars and len(taken) > HELD_OUT_FROM * self.preset.held_out_chars:
+        if self.preset.held_out_chars and not model.warm_start_chars and len(taken) > HELD_OUT_FROM * self.preset.held_out_chars:
             self._say(f"WARNING: after {time.perf_counter() - started:.0f} s no time was left to learn a start: NOT the preset's result")
-        learned = f" and learned a start from {model.start_chars:,}" if model.start_chars else ""
-        where = f"{len(taken) - model.start_chars:,} of {len(text):,} characters{learned} on {self._engine.device} ({self._engine.name})"
+        learned = f" and learned a start from {model.warm_start_chars:,}" if model.warm_start_chars else ""
+        where = (
+            f"{len(taken) - model.warm_start_chars:,} of {len(text):,} characters{learned} on {self._engine.device} ({self._engine.name})"
+        )
         self._say(f"counted {where} in {time.perf_counter() - started:.3f} s")
         return self._class(model.stream())
 
@@ -286,7 +293,7 @@ def _mark(contract: str) -> Path:
     import llvmlite.binding
     import numba
 
-    state = f"{numba.__version__} {sys.version} {llvmlite.binding.get_host_cpu_name()} {os.environ.get('NUMBA_CACHE_DIR')}"
+    state = f"{charstat.__version__} {numba.__version__} {sys.version} {llvmlite.binding.get_host_cpu_name()} {os.environ.get('NUMBA_CACHE_DIR')}"
     return Path(charstat.__file__).parent / "__pycache__" / f"compiled-{contract}-{hashlib.sha256(state.encode()).hexdigest()[:16]}"
 
 

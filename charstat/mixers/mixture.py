@@ -84,7 +84,7 @@ class Mixture(SymbolModel):
                     f"this warm start was learned with {chosen.experts} experts, and the stream has {self.experts}: pass experts="
                 )
             return chosen
-        if not (chosen and model.start.size and self._match and self.contexts == self._choose(None)):
+        if not (chosen and model.warm_start.size and self._match and self.contexts == self._choose(None)):
             return None
         if model.manifest["start"].get("layout") != digest:
             raise FormatError(
