@@ -10,7 +10,7 @@ from numba import njit
 
 from charstat.errors import ResourceError
 from charstat.ngram.classes import WordClasses, describe_words, token_topics
-from charstat.ngram.hashing import N_FEATURES, SYMBOL_BITS, TOPIC, WORD_ID_BITS, word_hash, word_identity
+from charstat.ngram.hashing import CLASS_MASK, N_FEATURES, SYMBOL_BITS, TOPIC, WORD_ID_BITS, word_hash, word_identity
 from charstat.ngram.words import (
     FIRST_KIND,
     HASH,
@@ -211,14 +211,16 @@ def _snapshot(ids, attributes, classes, snapshots):
 
 @njit(cache=True, nogil=True)
 def _fill_word_keys(ids, attributes, classes, topics, snapshots, mask, lo, hi, out):
+    classed = (mask & CLASS_MASK) != 0  # else nothing asks for classes: to read them would be a cache miss a token
     block = lo // SNAPSHOT_TOKENS
     features = snapshots[block].copy()
     for t in range(block * SNAPSHOT_TOKENS, lo):
-        _push_token(features, attributes[ids[t]], classes[ids[t]])
+        _push_token(features, attributes[ids[t]], classes[ids[t] if classed else 0])
     for t in range(lo, hi):
-        features[TOPIC] = np.uint64(topics[t])
+        if classed:
+            features[TOPIC] = np.uint64(topics[t])
         out[t - lo] = (word_identity(word_hash(mask, features)) << U24) | np.uint64(ids[t])
-        _push_token(features, attributes[ids[t]], classes[ids[t]])
+        _push_token(features, attributes[ids[t]], classes[ids[t] if classed else 0])
     return hi - lo
 
 

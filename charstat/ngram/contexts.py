@@ -20,7 +20,7 @@ import numpy as np
 
 from charstat.alphabet import Alphabet
 from charstat.errors import ContextError
-from charstat.ngram.hashing import CHARS, CLASS_FEATURES, CLASSES_OF, SPARSE, WORD_FEATURES, WORD_FIELDS, WORDS
+from charstat.ngram.hashing import CHARS, CLASS_MASK, CLASSES_OF, SPARSE, WORD_FEATURES, WORD_FIELDS, WORDS
 from charstat.tree import DIGIT, LOWER, SYMBOLS, UPPER, character_class
 
 MAX_ORDER = 24
@@ -63,7 +63,7 @@ class Context:
     @property
     def needs_classes(self) -> bool:
         """Whether this looks at the classes of words or at the topic."""
-        return self.is_words and any(self.param >> WORD_FEATURES.index(f) & 1 for f in CLASS_FEATURES)
+        return self.is_words and self.param & CLASS_MASK != 0
 
     @property
     def reach(self) -> int:

@@ -133,6 +133,7 @@ WORD_FIELDS = {
 }
 WORD_FEATURES = tuple(WORD_FIELDS)
 CLASS_FEATURES = ("k1", "k2", "k3", "k4", "K1", "K2", "topic")  # these need classes (ngram/classes.py)
+CLASS_MASK = sum(1 << tuple(WORD_FIELDS).index(name) for name in CLASS_FEATURES)
 N_FEATURES = len(WORD_FEATURES)
 TOPIC = WORD_FEATURES.index("topic")
 
@@ -141,9 +142,11 @@ TOPIC = WORD_FEATURES.index("topic")
 def word_hash(mask, features):
     """64-bit hash of the word features selected by the bits of mask."""
     h = SEED + np.uint64(mask)
-    for j in range(N_FEATURES):
+    j = 0
+    while mask >> j:  # most masks have low bits only
         if (mask >> j) & 1:
             h = mix64(h ^ features[j])
+        j += 1
     return h
 
 
