@@ -306,6 +306,8 @@ class TestAttacks:
                     time.sleep(0.01)
                     open({str(tmp_path / "alive")!r}, "w").write(str(time.monotonic()))
                 os._exit(0)
+            while not os.path.exists({str(tmp_path / "alive")!r}):  # so that there is something to end
+                time.sleep(0.005)
         """)
         submit(tmp_path, source)
         wait_for(tmp_path / "alive")

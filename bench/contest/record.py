@@ -41,7 +41,7 @@ def run(submission: Path, data: str, contract: str) -> tuple[dict, str]:
     if done.returncode not in (0, 2):
         raise SystemExit(done.stderr)
     told = [line for line in done.stderr.splitlines() if line.startswith("charstat: ")]
-    return json.loads(done.stdout), "\n".join(told) + "\n"
+    return json.loads(done.stdout.replace(data, "DATA")), "\n".join(told) + "\n"
 
 
 def windows(preset: Preset, data: Path) -> dict:
