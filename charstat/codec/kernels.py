@@ -156,7 +156,7 @@ def code_symbol(fixed, s, coder, scratch, decode, symbol):
     families, rows, sums, pool = tables.families, tables.rows, tables.sums, s.overlay.pool
     first_child, trie_symbol, first_id = tables.first_child, tables.trie_symbol, tables.first_id
     static_rows, next_rows, online, middle, children = s.static_rows, s.next_rows, s.online, scratch.middle, scratch.children
-    map_rows, maps, points, parts = s.map_rows, s.mixer.maps, s.points, s.parts
+    map_rows, maps, points, parts, partial = s.map_rows, s.mixer.maps, s.points, s.parts, s.partial
     state, data = coder.state, coder.data
     cursor = s.cursor
     expected, match_bucket, node = cursor[EXPECTED_SYMBOL], cursor[MATCH_BUCKET], cursor[TRIE_NODE]
@@ -184,7 +184,7 @@ def code_symbol(fixed, s, coder, scratch, decode, symbol):
                 v, mass, d, ones, x, d, columns, states, bins, ratio_bins, count_states, online_states, logits,
                 shares, chains, match_logits, match_states, expected, match_bucket, lowest, mid, end, experts,
             )  # fmt: skip
-            p = squash(np.float64(mix(base, weights, v, x, w, d)))
+            p = squash(np.float64(mix(base, weights, v, x, w, d, partial)))
             path_p[d] = p
             parts[d] = NOT_REFINED
             if reach >= REFINED_FROM:

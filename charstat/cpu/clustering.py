@@ -66,7 +66,7 @@ def _log_ratios(totals, of_column, of_cluster, of_all, block, prior, lo, hi, out
             out[j, c] = np.float32(np.log((totals[j, c] / share + prior) / (of_cluster[b, c] + prior))) if share > 0.0 else np.float32(0.0)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(cache=True, nogil=True)
 def _join(starts, columns, counts, ratios, totals, of_column, of_cluster, of_all, block, prior, leave_out, labels, lo, hi, new):
     """new[i] := the best cluster of row i, the lower of equals; 0 for rows without counts."""
     clusters = ratios.shape[1]

@@ -7,7 +7,7 @@
     move_on              move on, and learn nothing
 
 All of them mix the same integers (masses.py) with the same functions (fill_inputs, mix and refine), so that the probabilities are the same
-bit for bit.
+bit for bit. They take every array from its tuple before the loop: taking one counts a reference, which in a loop costs more than a decision.
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ def path_probability(fixed, s, symbol):
     mass, ones, x, w, states, bins, base, path_p, experts = s.mass, s.ones, s.x, s.w, s.states, s.bins, s.base, s.path_p, s.experts
     ratio_bins, count_states, online_states = fixed.ratio_bins, fixed.count_states, fixed.online_states
     weights, logits, match_logits, match_states, shares = s.mixer.weights, s.mixer.logits, s.mixer.match, s.match_states, s.shares
-    map_rows, maps, points, parts = s.map_rows, s.mixer.maps, s.points, s.parts
-    path_node, path_bit, lowest, mid, end = tree.path_node, tree.path_bit, tree.lowest, tree.mid, tree.end
+    map_rows, maps, points, parts, partial = s.map_rows, s.mixer.maps, s.points, s.parts, s.partial
+    path_node, path_bit, lowest, mid, end, leaf_share = tree.path_node, tree.path_bit, tree.lowest, tree.mid, tree.end, tree.leaf_share
     expected, match_bucket = s.cursor[EXPECTED_SYMBOL], s.cursor[MATCH_BUCKET]
     reach = 1.0
     for d in range(tree.depth[symbol]):
         v, bit = path_node[symbol, d], path_bit[symbol, d]
         if reach < PRUNE:
-            p = tree.leaf_share[v]
+            p = leaf_share[v]
             path_p[d] = NOT_EVALUATED
         else:
             split_masses(mass, d, bit, ones)
@@ -85,7 +85,7 @@ def path_probability(fixed, s, symbol):
                 v, mass, d, ones, x, d, columns, states, bins, ratio_bins, count_states, online_states, logits,
                 shares, chains, match_logits, match_states, expected, match_bucket, lowest, mid, end, experts,
             )  # fmt: skip
-            p = squash(np.float64(mix(base, weights, v, x, w, d)))
+            p = squash(np.float64(mix(base, weights, v, x, w, d, partial)))
             path_p[d] = p
             parts[d] = NOT_REFINED
             if reach >= REFINED_FROM:
@@ -103,7 +103,7 @@ def distribution(fixed, s, out):
     mass, ones, x, w, states, bins, base, reach_p, experts = s.tree_mass, s.ones, s.x, s.w, s.states, s.bins, s.base, s.reach_p, s.experts
     ratio_bins, count_states, online_states = fixed.ratio_bins, fixed.count_states, fixed.online_states
     weights, logits, match_logits, match_states, shares = s.mixer.weights, s.mixer.logits, s.mixer.match, s.match_states, s.shares
-    map_rows, maps, points, parts = s.map_rows, s.mixer.maps, s.points, s.parts
+    map_rows, maps, points, parts, partial = s.map_rows, s.mixer.maps, s.points, s.parts, s.partial
     child, leaf_share, lowest, mid, end = tree.child, tree.leaf_share, tree.lowest, tree.mid, tree.end
     expected, match_bucket = s.cursor[EXPECTED_SYMBOL], s.cursor[MATCH_BUCKET]
     out[:] = 0.0
@@ -119,7 +119,7 @@ def distribution(fixed, s, out):
                 v, mass, v, ones, x, 0, columns, states, bins, ratio_bins, count_states, online_states, logits,
                 shares, chains, match_logits, match_states, expected, match_bucket, lowest, mid, end, experts,
             )  # fmt: skip
-            p = squash(np.float64(mix(base, weights, v, x, w, 0)))
+            p = squash(np.float64(mix(base, weights, v, x, w, 0, partial)))
             if reach_p[v] >= REFINED_FROM:
                 p = refine(p, v, 0, map_rows, maps, points, parts)
         for bit in range(2):
@@ -142,7 +142,7 @@ def most_likely(fixed, s, best_rare):
     mass, ones, x, w, states, bins, base, reach_p, experts = s.tree_mass, s.ones, s.x, s.w, s.states, s.bins, s.base, s.reach_p, s.experts
     ratio_bins, count_states, online_states = fixed.ratio_bins, fixed.count_states, fixed.online_states
     weights, logits, match_logits, match_states, shares = s.mixer.weights, s.mixer.logits, s.mixer.match, s.match_states, s.shares
-    map_rows, maps, points, parts = s.map_rows, s.mixer.maps, s.points, s.parts
+    map_rows, maps, points, parts, partial = s.map_rows, s.mixer.maps, s.points, s.parts, s.partial
     child, leaf_share, lowest, mid, end = tree.child, tree.leaf_share, tree.lowest, tree.mid, tree.end
     expected, match_bucket = s.cursor[EXPECTED_SYMBOL], s.cursor[MATCH_BUCKET]
     reach_p[0] = 1.0
@@ -170,7 +170,7 @@ def most_likely(fixed, s, best_rare):
                 v, mass, v, ones, x, 0, columns, states, bins, ratio_bins, count_states, online_states, logits,
                 shares, chains, match_logits, match_states, expected, match_bucket, lowest, mid, end, experts,
             )  # fmt: skip
-            p = squash(np.float64(mix(base, weights, v, x, w, 0)))
+            p = squash(np.float64(mix(base, weights, v, x, w, 0, partial)))
             if reach_p[v] >= REFINED_FROM:
                 p = refine(p, v, 0, map_rows, maps, points, parts)
         for bit in range(2):
@@ -194,6 +194,7 @@ def learn(fixed, s, symbol):
     tree, mixer, path_p, steps, columns = fixed.tree, s.mixer, s.path_p, s.steps, fixed.columns
     logits, match_logits, states, match_states, w = mixer.logits, mixer.match, s.states, s.match_states, s.w
     path_bit, rates, clock = tree.path_bit, fixed.rates, s.cursor[CLOCK]
+    maps, points, parts, static = mixer.maps, s.points, s.parts, columns.static
     rate = rates[WEIGHTS_RATE] * (1.0 + rates[BOOST] * rates[BOOST_CHARS] / (rates[BOOST_CHARS] + clock))
     n = 0
     for d in range(tree.depth[symbol]):
@@ -202,19 +203,19 @@ def learn(fixed, s, symbol):
         error = np.float64(path_bit[symbol, d]) - path_p[d]
         steps[d] = np.float32(rate * error)
         evidence_step = np.float32(rates[EVIDENCE_RATE] * error)
-        learn_evidence(logits, states, w, columns.static, d, evidence_step)
+        learn_evidence(logits, states, w, static, d, evidence_step)
         if match_states[d] >= 0:
             match_logits[match_states[d]] += evidence_step * w[d, columns.match]
-        if s.parts[d] != NOT_REFINED:
-            learn_maps(np.float64(path_bit[symbol, d]), d, mixer.maps, s.points, s.parts)
+        if parts[d] != NOT_REFINED:
+            learn_maps(np.float64(path_bit[symbol, d]), d, maps, points, parts)
         n += 1
     logits[:, SILENT] = np.float32(0.0)  # cheaper than asking every source whether it was silent
-    learn_weights(mixer.weights, s.selected, tree.path_node, symbol, steps, n, s.x, s.total)
+    learn_weights(mixer.weights, s.selected, tree.path_node, symbol, steps, n, s.x, s.partial)
     keys, online = s.keys, s.online
-    overlay = s.overlay
+    slots, used, pool, heap, free = s.overlay.slots, s.overlay.used, s.overlay.pool, s.overlay.heap, s.overlay.free
     for f in range(keys.shape[0]):
         if keys[f] != np.uint64(0):
-            count_symbol(overlay.slots, overlay.used, overlay.pool, overlay.heap, overlay.free, f, online[f, SLOT], keys[f], symbol, clock)
+            count_symbol(slots, used, pool, heap, free, f, online[f, SLOT], keys[f], symbol, clock)
 
 
 @njit(cache=True, nogil=True)

@@ -98,31 +98,44 @@ def sum_rows(weights, selected, out):
                 out[k] += weights[a, k] + weights[b, k]
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc"})
-def mix(base, weights, v, x, w, d):
-    """w[d] := base + weights[v]; returns sum_k w[d, k] x[d, k]. reassoc lets the sum run in SIMD lanes."""
-    z = np.float32(0.0)
+@njit(cache=True, nogil=True)
+def mix(base, weights, v, x, w, d, sums):
+    """w[d] := base + weights[v]; returns sum_k w[d, k] x[d, k]. sums: scratch, as long as base (a multiple of layout.LANES).
+
+    subtle: the order of the additions is written out, quarters first, in loops that the compiler turns into SIMD code as they stand.
+    With fast-math it would choose an order, and another one wherever it inlines this.
+    """
+    quarter = base.shape[0] // 4
     for k in range(base.shape[0]):
         w[d, k] = base[k] + weights[v, k]
-        z += w[d, k] * x[d, k]
-    return z
+    for k in range(quarter):
+        a, b = w[d, k] * x[d, k], w[d, k + quarter] * x[d, k + quarter]
+        e, f = w[d, k + 2 * quarter] * x[d, k + 2 * quarter], w[d, k + 3 * quarter] * x[d, k + 3 * quarter]
+        sums[k] = (a + b) + (e + f)
+    a = b = e = f = np.float32(0.0)
+    for k in range(0, quarter, 4):
+        a += sums[k]
+        b += sums[k + 1]
+        e += sums[k + 2]
+        f += sums[k + 3]
+    return (a + b) + (e + f)
 
 
 @njit(cache=True, nogil=True)
-def learn_weights(weights, selected, path_node, symbol, steps, n, x, total):
+def learn_weights(weights, selected, path_node, symbol, steps, n, x, sums):
     """Add every decision's step to its node's row, and their sum to the other selected rows.
 
-    steps: rate * error of the symbol's first n decisions; x: their inputs, one row a decision; total: scratch.
+    steps: rate * error of the symbol's first n decisions; x: their inputs, one row a decision; sums: scratch.
     """
-    total[:] = np.float32(0.0)
+    sums[:] = np.float32(0.0)
     for d in range(n):
         s = steps[d]
         v = path_node[symbol, d]
-        for k in range(total.shape[0]):
+        for k in range(sums.shape[0]):
             weights[v, k] += s * x[d, k]
-        for k in range(total.shape[0]):
-            total[k] += s * x[d, k]
+        for k in range(sums.shape[0]):
+            sums[k] += s * x[d, k]
     for j in range(1, selected.shape[0]):
         r = selected[j]
-        for k in range(total.shape[0]):
-            weights[r, k] += total[k]
+        for k in range(sums.shape[0]):
+            weights[r, k] += sums[k]

@@ -78,9 +78,11 @@ def find_rows(first, end, identities, families, buckets, records, rows, out, tou
     for f in range(first, end):
         touched[f] = np.int64(records[out[f, END]])
     for f in range(first, end):
-        t = families[f]
-        _, start, stop = find_context(identities[f], t[WIDTH], t[BITS], t[START_BITS], buckets, t[BUCKET_AT], records, t[RECORD_AT])
-        out[f, START], out[f, END] = t[ROW_AT] + start, t[ROW_AT] + stop
+        _, start, stop = find_context(
+            identities[f], families[f, WIDTH], families[f, BITS], families[f, START_BITS],
+            buckets, families[f, BUCKET_AT], records, families[f, RECORD_AT],
+        )  # fmt: skip
+        out[f, START], out[f, END] = families[f, ROW_AT] + start, families[f, ROW_AT] + stop
     last = rows.shape[0] - 1
     for f in range(first, end if last >= 0 else first):  # a text shorter than all contexts has no rows
         touched[f] = np.int64(rows[min(out[f, START], last)])

@@ -95,7 +95,7 @@ class Stream(NamedTuple):
     map_rows: np.ndarray  # int64 [MAPS]: where the last stage's rows start (mixers/last_stage.py)
     points: np.ndarray  # int64 [MAX_DEPTH, MAPS]: the points below the mixer's probabilities
     parts: np.ndarray  # float64 [MAX_DEPTH]: how far they are from there to the next point; -1: not refined
-    total: np.ndarray  # float32 [Kp]
+    partial: np.ndarray  # float32 [Kp]: sums, scratch of mix and learn_weights
     reach_p: np.ndarray  # float64 [2 SYMBOLS]: probability of reaching a node or leaf
     experts: np.ndarray  # float64 [E, SYMBOLS + 1]: cumulative probabilities of the experts
     overlay: Overlay
@@ -135,7 +135,7 @@ def new_stream(layout: MixerLayout, overlay: Overlay, match: Match, mixer: Mixer
         map_rows=np.zeros(MAPS, np.int64),
         points=np.zeros((MAX_DEPTH, MAPS), np.int64),
         parts=np.zeros(MAX_DEPTH),
-        total=np.zeros(kp, np.float32),
+        partial=np.zeros(kp, np.float32),
         reach_p=np.zeros(2 * SYMBOLS),
         experts=np.zeros((layout.experts, SYMBOLS + 1)),
         overlay=overlay,
