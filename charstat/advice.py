@@ -8,14 +8,17 @@ names: its columns must be the stream's 128 symbols, and in a wrong order it wou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from charstat.errors import ArgumentError
+from charstat.tree import SYMBOLS
 
 SUM_TOLERANCE = 2e-3  # of a row: what float16 costs
+MAX_ADVICE = 1.0 + 1e-3  # of a probability, rounding included
+MAX_ADVICE_SUM = 1.0 + 1e-2  # of a row in symbol order
 
 
 class Aligning(Protocol):
@@ -53,6 +56,9 @@ class Advice:
     def aligned(self, alphabet: Aligning) -> np.ndarray:
         """The probabilities of an alphabet's symbols: float64 [n, 128], or [128] for one row."""
         return alphabet.align(self.vocab, self.probs, self.unknown)
+
+
+AnyAdvice = Advice | Sequence[Advice] | np.ndarray
 
 
 def checked_vocab(vocab: Sequence[str], unknown: str | None) -> list[str]:
@@ -106,3 +112,41 @@ def rows_of(advice: object, alphabet: Aligning) -> object:
             f"each expert must advise on the same characters: their rows are {', '.join(str(len(part)) for part in listed)}"
         )
     return np.stack(rows, axis=-2)
+
+
+def advice_for(advice: object, n: int, experts: int | None) -> tuple[Callable[[int, int], object], int]:
+    """(the advice for characters start .. end, as a function of both; how many experts it is from). ValueError unless it is for n characters.
+
+    experts: how many, if the caller knows it.
+    """
+    if isinstance(advice, np.ndarray):
+        experts = np.shape(advice)[1] if experts is None else experts
+        parts = [advice]
+    else:
+        parts = [advice] if isinstance(advice, Advice) else advice
+        experts = len(parts) if experts is None else experts
+    if any(len(part) != n for part in parts):
+        raise ValueError(f"advice must have a row for each of the {n:,} characters")
+    if isinstance(advice, np.ndarray):
+        return lambda start, end: advice[start:end], experts
+    return lambda start, end: [part[start:end] for part in parts], experts
+
+
+def advice_array(advice: object, alphabet: Aligning, n: int | None, experts: int) -> np.ndarray:
+    """What so many experts say before each of n characters (None: of one step, advice for it alone) as float64 [n or 1, experts, 128].
+
+    ValueError that says what is wrong with it.
+    """
+    advice = rows_of(advice, alphabet)
+    try:
+        rows = np.ascontiguousarray(advice, np.float64)
+    except (TypeError, ValueError, OverflowError) as e:
+        raise ValueError(f"advice must be an array of probabilities, not {type(advice).__name__}") from e
+    wanted = (experts, SYMBOLS) if n is None else (n, experts, SYMBOLS)
+    if rows.shape != wanted:
+        raise ValueError(f"advice must have the shape {wanted}, not {rows.shape}")
+    if not (np.isfinite(rows).all() and (rows >= 0.0).all() and (rows <= MAX_ADVICE).all()):
+        raise ValueError("advice must be probabilities: finite, not negative, at most 1")
+    if rows.size and (most := float(rows.sum(axis=-1).max())) > MAX_ADVICE_SUM:
+        raise ValueError(f"advice must be probabilities that add up to 1 at most: a row adds up to {most:.6g}")
+    return rows[np.newaxis] if n is None else rows

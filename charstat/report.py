@@ -197,7 +197,9 @@ def show_contexts(as_json: bool) -> None:
     contexts = []
     for context in sorted(map(parse_context, named), key=lambda context: context.kind):
         on = {preset: context.name in names or ("up to --order" if context.name in orders else False) for preset, names in PRESETS.items()}
-        contexts.append({"name": context.name, "kind": kind_name(context), "fields": context.fields, "bits": context.bits, "presets": on})
+        contexts.append(
+            {"name": context.name, "kind": kind_name(context), "fields": context.fields, "bits": context.identity_width, "presets": on}
+        )
     if as_json:
         return print_json({"presets": list(PRESETS), "contexts": contexts, "word_fields": WORD_FIELDS})
     tables = []

@@ -17,14 +17,13 @@ from __future__ import annotations
 import math
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numba import njit
 
-from charstat.advice import Advice, rows_of
 from charstat.charmodel_api import CharModel
 from charstat.errors import StateError
 from charstat.ngram.overlay import Overlay
@@ -32,13 +31,11 @@ from charstat.pickling import with_columns, without_columns
 from charstat.tree import ESCAPE, SYMBOLS
 
 if TYPE_CHECKING:
+    from charstat.advice import AnyAdvice
     from charstat.model import Model
 
 LIST_RARE_FROM = 0.01  # predict() lists the rare characters when the escape is at least this likely
 NO_GUESSES, NO_ROWS = np.empty(0, np.uint8), np.empty((0, SYMBOLS))
-MAX_ADVICE = 1.0 + 1e-3  # of a probability, rounding included
-MAX_ADVICE_SUM = 1.0 + 1e-2  # of a row in symbol order
-AnyAdvice = Advice | Sequence[Advice] | np.ndarray
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
@@ -360,19 +357,9 @@ class SymbolModel(CharModel):
         """The advice for n characters (None: for one step) as float64 [n, experts, 128]; [0, experts, 128] if there is none."""
         if advice is None and n is not None:
             return np.empty((0, self.experts, SYMBOLS))
-        advice = rows_of(advice, self.alphabet)
-        try:
-            advice = np.ascontiguousarray(advice, np.float64)
-        except (TypeError, ValueError, OverflowError) as e:
-            raise ValueError(f"advice must be an array of probabilities, not {type(advice).__name__}") from e
-        wanted = (self.experts, SYMBOLS) if n is None else (n, self.experts, SYMBOLS)
-        if advice.shape != wanted:
-            raise ValueError(f"advice must have the shape {wanted}, not {advice.shape}")
-        if not (np.isfinite(advice).all() and (advice >= 0.0).all() and (advice <= MAX_ADVICE).all()):
-            raise ValueError("advice must be probabilities: finite, not negative, at most 1")
-        if advice.size and (most := float(advice.sum(axis=-1).max())) > MAX_ADVICE_SUM:
-            raise ValueError(f"advice must be probabilities that add up to 1 at most: a row adds up to {most:.6g}")
-        return advice[np.newaxis] if n is None else advice
+        from charstat.advice import advice_array  # here, because a submission has no experts and leaves that file out
+
+        return advice_array(advice, self.alphabet, n, self.experts)
 
     def score(self, text: str, advice: AnyAdvice | None = None) -> np.ndarray:
         """Observe a text; bits of each character (float64), each predicted before it was observed.

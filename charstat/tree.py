@@ -102,7 +102,7 @@ class CodeTree:
 
     @classmethod
     def from_pairs(cls, tree: object) -> CodeTree:
-        return cls.from_code(_encode(tree))
+        return cls(_encode(tree), _arrays(tree, len(leaves(tree))))
 
     @classmethod
     def from_code(cls, code: str) -> CodeTree:
@@ -142,7 +142,7 @@ def _arrays(shape: object, n: int) -> TreeArrays:
         return ESCAPE if leaf == n - 1 else leaf
 
     def size(t: object) -> int:
-        return 1 if t is None else size(t[0]) + size(t[1])
+        return size(t[0]) + size(t[1]) if isinstance(t, tuple) else 1
 
     # Breadth first, so that parents come before their children.
     queue: list[tuple[object, int, list[int], list[int]]] = [(shape, 0, [], [])]
@@ -150,7 +150,7 @@ def _arrays(shape: object, n: int) -> TreeArrays:
     for t, first_leaf, nodes, bits in queue:
         if len(bits) > MAX_DEPTH:
             raise ValueError(f"the code tree is deeper than {MAX_DEPTH}")
-        if t is None:
+        if not isinstance(t, tuple):
             symbol = symbol_of(first_leaf)
             me = LEAF + symbol
             depth[symbol] = len(bits)

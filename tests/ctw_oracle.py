@@ -80,7 +80,7 @@ def identity_of(context):
 
 def stored_betas(table, betas, tree, contexts):
     """{(context, node): beta} read from the layout of ctw/weights.py: slots by the definition there, found without its code."""
-    index = {int(identity): i for i, identity in enumerate(table.identities())}
+    index = {int(identity): i for i, identity in enumerate(table.context_identities())}
     starts, symbols = table.starts().astype(int), table.symbols().astype(int)
     found = {}
     for context in contexts:

@@ -333,7 +333,7 @@ def table_dict(table) -> dict[int, dict[int, int]]:
     starts, symbols, counts = table.starts().tolist(), table.symbols().tolist(), table.counts().tolist()
     return {
         identity: dict(zip(symbols[a:b], counts[a:b], strict=True))
-        for identity, a, b in zip(table.identities().tolist(), starts[:-1], starts[1:], strict=True)
+        for identity, a, b in zip(table.context_identities().tolist(), starts[:-1], starts[1:], strict=True)
     }
 
 

@@ -66,7 +66,7 @@ def history_of(past, classes):
 )
 def test_parse(name, kind, param, reach, bits, fields):
     c = parse_context(name)
-    assert (c.name, c.kind, c.param, c.reach, c.bits, c.fields) == (name, kind, param, reach, bits, fields)
+    assert (c.name, c.kind, c.param, c.reach, c.identity_width, c.fields) == (name, kind, param, reach, bits, fields)
     assert c.is_words == (kind == WORDS)
     assert c.nested == (name in ("p", "p.w1.w2"))
 

@@ -82,7 +82,7 @@ def test_links_are_the_endings():
     for shorter, longer in pairwise(tables):
         order = longer.context.param
         links = parent_links(longer, shorter, symbols, 0, 2)
-        own, other = ({int(x): i for i, x in enumerate(t.identities())} for t in (longer, shorter))
+        own, other = ({int(x): i for i, x in enumerate(t.context_identities())} for t in (longer, shorter))
         assert links.dtype == np.uint32 and links.size == longer.n_contexts
         for t in range(order, symbols.size):
             context = tuple(int(s) for s in symbols[t - order : t])

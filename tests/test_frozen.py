@@ -7,8 +7,7 @@ import pytest
 
 from charstat import Advice, FormatError, Model, StateError
 from charstat.counting import build_model
-from charstat.mixers.logistic import pack
-from charstat.mixers.warm_start import learn_warm_start
+from charstat.mixers.warm_start import learn_warm_start, pack
 from charstat.symbol_model import SymbolModel
 
 MODELS = ("ppm", "ppm-inherit", "ctw", "kneser-ney", "match", "mix", "advised")

@@ -291,7 +291,7 @@ def test_pinned_memory_may_be_refused():
 
 def test_a_table_that_has_arrived_holds_no_device_memory():
     fake, table = FakeCupy(), on_cpu("abracadabra", 0, "o2", 1)["o2"]
-    runs = Runs(*map(fake.asarray, (table.identities(), table.starts().astype(np.uint32), table.rows, np.empty(0, np.uint32))))
+    runs = Runs(*map(fake.asarray, (table.context_identities(), table.starts().astype(np.uint32), table.rows, np.empty(0, np.uint32))))
     job = _Job(GPUBackend(fake, kernels=False), np.zeros(1, np.uint8), 0, (table.context,), None, phase, None)
     done = job._fetch_table(table.context, runs)
     del runs

@@ -111,7 +111,7 @@ def test_links_equal_the_cpus(make, english):
     for longer, shorter in pairwise(levels):
         found = backend.arrays.to_host(_links(backend.arrays, text, border, longer, shorter, 1_000))
         assert np.array_equal(found, parent_links(longer.table, shorter.table, symbols, border, 2))
-        assert np.array_equal(backend.arrays.to_host(longer.identities), longer.table.identities())
+        assert np.array_equal(backend.arrays.to_host(longer.identities), longer.table.context_identities())
     copier.close()
 
 

@@ -128,7 +128,7 @@ def test_continuation_counts_against_sets():
         for i in range(order):  # n-grams that nothing was before count once
             want.setdefault(text[i : i + order + 1], 1)
         table = model.tables[f"o{order}"]
-        got, identities, starts = chain.continued[chain.continued_at[k] :], table.identities(), table.starts()
+        got, identities, starts = chain.continued[chain.continued_at[k] :], table.context_identities(), table.starts()
         for gram in {text[i - order : i + 1] for i in range(order, len(text))}:
             packed = functools.reduce(lambda p, c: p << 7 | symbol[c], gram[:-1], 0)
             at = int(np.searchsorted(identities, mix57(np.uint64(packed))))

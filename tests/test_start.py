@@ -15,7 +15,7 @@ from charstat.counting import build_model, hold_out
 from charstat.manifest import seal
 from charstat.mixers.last_stage import new_maps
 from charstat.mixers.layout import MixerLayout, MixerRates
-from charstat.mixers.logistic import pack
+from charstat.mixers.warm_start import pack
 
 HELD_OUT = 12_000
 OPTIONS = {"order": 5, "contexts": "o0,o1,o2,o3,o5,p,p.w1", "threads": 1}

@@ -80,7 +80,7 @@ def assert_same(a: CountTable, b: CountTable):
 
 def assert_layout(table: CountTable):
     """Contexts rise by identity, rows by symbol; every context is found, others are not."""
-    identities, starts = table.identities().tolist(), table.starts().tolist()
+    identities, starts = table.context_identities().tolist(), table.starts().tolist()
     assert identities == sorted(set(identities)) and starts == sorted(starts)
     assert starts[0] == 0 and starts[-1] == table.n_rows == len(table.symbols()) and len(identities) == table.n_contexts
     assert (table.counts() > 0).all()

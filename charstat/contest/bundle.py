@@ -23,19 +23,20 @@ MARK = "made by `charstat bundle`"  # in the first line of both files: what carr
 SEEDS = ("charstat.contest.entry:Entry", "charstat.contest.entry:warm_share", "charstat.contest.environment:provide_packages")
 FROM_OUTSIDE = ("reset", "observe", "predict", "train")  # methods that the runner and template.py call
 HANDLE = re.compile(r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})")
+UNUSED = ("__copy__", "__deepcopy__")  # nothing copies the model in place
 QUOTES = "'''"
 
 
 def embedded_sources(preset: Preset, backend: str) -> dict[str, str]:
     """{path: source} of what a submission of that preset carries."""
-    left_out = ["charstat.ctw"]
+    left_out = ["charstat.ctw", "charstat.advice"]
     if not any(c.needs_classes for c in select_contexts(preset.contexts, preset.order)):
         left_out.append("charstat.cpu.classes")
     if backend == "cpu":
         left_out += ["charstat.gpu", "charstat.counting", "charstat.contest.cuda"]
     if not preset.held_out_chars:
         left_out.append("charstat.mixers.warm_start")
-    return reached_sources(SEEDS, FROM_OUTSIDE, left_out)
+    return reached_sources(SEEDS, FROM_OUTSIDE, left_out, UNUSED)
 
 
 def sources_sha256(sources: dict[str, str]) -> str:

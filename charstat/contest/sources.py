@@ -3,9 +3,12 @@
     reached_sources(seeds)      {path: source}, in the order of imports: a file comes after those that it imports
 
 Found without running anything: from the seeds on, every name that a kept definition uses is kept, in its own module or where it was
-imported from. A method is kept if an attribute of its name is used anywhere in what is kept (but for those of a base
-class that all its classes have of their own), and so are all methods with double underscores: too many rather than too few. What is not kept is cut out by lines; the others stay as they are, comments included,
-but for the names of imports that nothing needs any more, docstrings, of which the first sentence stays, and tabs for four spaces. Annotations keep nothing: they are never evaluated.
+imported from. A method is kept if an attribute of its name is used anywhere in what is kept (but for those of a base class that all its
+classes have of their own), and so are methods with double underscores, but for those said to be unused: too many rather than too few.
+
+What is not kept is cut out by lines. The others stay as they are, comments included, but for the names of imports that nothing needs any
+more, docstrings, of which the first sentence stays, more than one empty line, and tabs for four spaces. Annotations keep nothing: they
+are never evaluated.
 
 It relies on what holds in this package: no `import *`, no definition under a condition but in try, no name looked up by a string but with
 getattr(), and nothing that a module does when it is imported, other than to define.
@@ -64,7 +67,7 @@ class Module:
                 self.imports.update(imported(node))
             item = self._item(node, tuple(bound_names(node)))
             if isinstance(node, ast.ClassDef):
-                item.methods = {f.name: self._item(f, (f.name,)) for f in node.body if isinstance(f, FUNCTIONS) and not dunder(f.name)}
+                item.methods = {f.name: self._item(f, (f.name,)) for f in node.body if isinstance(f, FUNCTIONS)}
             self.statements.append(item)
             self.items.update({name: item for name in item.names})
 
@@ -119,8 +122,8 @@ def tabs(line: str) -> str:
 class Reach:
     """The closure of some definitions."""
 
-    def __init__(self, left_out: Iterable[str] = ()):
-        self.left_out = tuple(left_out)
+    def __init__(self, left_out: Iterable[str] = (), unused: Iterable[str] = ()):
+        self.left_out, self.unused = tuple(left_out), frozenset(unused)
         self.modules: dict[str, Module] = {}
         self.kept: set[tuple[str, str]] = set()
         self.attributes: set[str] = set()
@@ -184,6 +187,8 @@ class Reach:
     def _called(self, module: Module, owner: Item, method: Item) -> bool:
         """Whether a method can run: something calls one of its name, and not every class that is derived has its own."""
         name, bases = method.names[0], f"{module.name}:{owner.names[0]}"
+        if dunder(name):
+            return name not in self.unused
         if name not in self.attributes:
             return False
         derived = [item for bases_of, item in self._derived if bases in bases_of]
@@ -229,7 +234,7 @@ class Reach:
             return ""  # a package that only holds modules
         self._shorten_docstrings(module, lines)
         text = "\n".join(tabs(line) for line in lines if line is not None)
-        return re.sub(r"\n{4,}", "\n\n\n", re.sub(r"\n{3,}(?=\t)", "\n\n", text)).strip("\n") + "\n"
+        return re.sub(r"\n{3,}", "\n\n", text).strip("\n") + "\n"
 
     def _shorten_docstrings(self, module: Module, lines: list[str | None]) -> None:
         """Leave the first sentence of what functions and classes say of themselves, and a module's first paragraph."""
@@ -243,7 +248,10 @@ class Reach:
             end = said.find("\n\n")
             if not isinstance(node, ast.Module):
                 sentence = re.search(r"[.:;](?=\s)", said)
-                end = min(filter(lambda at: at >= 0, (end, sentence.end() if sentence else -1, len(said))))
+                stop = sentence.end() if sentence else -1
+                if said.count("(", 0, stop) > said.count(")", 0, stop):  # it ends within parentheses: leave them out
+                    stop = said.rfind("(", 0, stop)
+                end = min(filter(lambda at: at >= 0, (end, stop, len(said))))
             short = said[: end if end >= 0 else len(said)].rstrip().rstrip(":;") + '"""'
             lines[first : last + 1] = [*short.split("\n"), *[None] * (last - first - short.count("\n"))]
 
@@ -315,12 +323,15 @@ class Reach:
         return list(done.values())
 
 
-def reached_sources(seeds: Iterable[str], methods: Iterable[str] = (), left_out: Iterable[str] = ()) -> dict[str, str]:
+def reached_sources(
+    seeds: Iterable[str], methods: Iterable[str] = (), left_out: Iterable[str] = (), unused: Iterable[str] = ()
+) -> dict[str, str]:
     """{path, such as charstat/tree.py: source} of what is reached from the seeds ("charstat.contest.entry:Entry").
 
-    methods: names that are called from outside; left_out: modules that are imported only in functions that will not run.
+    methods: names that are called from outside; left_out: modules that are imported only in functions that will not run; unused: methods
+    with double underscores that nothing will call.
     """
-    reach = Reach(left_out)
+    reach = Reach(left_out, unused)
     reach.attributes |= set(methods)
     for seed in seeds:
         name, _, definition = seed.partition(":")

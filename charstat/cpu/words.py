@@ -10,7 +10,17 @@ from numba import njit
 
 from charstat.errors import ResourceError
 from charstat.ngram.classes import WordClasses, describe_words, token_topics
-from charstat.ngram.hashing import CLASS_MASK, N_FEATURES, SYMBOL_BITS, TOPIC, WORD_ID_BITS, word_hash, word_identity
+from charstat.ngram.hashing import (
+    CLASS_MASK,
+    FORM_MASK,
+    HASH_MASK,
+    N_FEATURES,
+    SYMBOL_BITS,
+    TOPIC,
+    WORD_ID_BITS,
+    word_hash,
+    word_identity,
+)
 from charstat.ngram.words import (
     FIRST_KIND,
     HASH,
@@ -26,12 +36,16 @@ from charstat.ngram.words import (
     build_trie,
     extend_word,
     hash_step,
-    push_word,
+    push_classes,
+    push_form,
+    push_hash,
     word_shape,
 )
 
 SNAPSHOT_TOKENS = 1 << 14  # tokens between two snapshots of the features, from which a chunk can start
-U24 = np.uint64(WORD_ID_BITS)
+U0, U24 = np.uint64(0), np.uint64(WORD_ID_BITS)
+ALL_FEATURES = (1 << N_FEATURES) - 1
+NO_KEYS, NO_SNAPSHOTS = np.empty(0, np.uint64), np.empty((0, N_FEATURES), np.uint64)
 
 
 class Tokens(NamedTuple):
@@ -46,7 +60,9 @@ class Tokens(NamedTuple):
 class TokenFeatures(NamedTuple):
     """What contexts look at, so that the features before any token can be had."""
 
-    classes: np.ndarray  # uint64 [words, 2]: of each vocabulary word, its features k and K
+    hashes: np.ndarray  # uint64 [words]: of each vocabulary word its hash; 0 for a token without a word
+    shapes: np.ndarray  # uint64 [words]: its shape
+    classes: np.ndarray  # uint64 [words, 2]: its features k and K
     topics: np.ndarray  # uint16 [tokens]: the feature topic before each token
     snapshots: np.ndarray  # uint64 [tokens // SNAPSHOT_TOKENS + 1, N_FEATURES]: the other features, before these tokens
 
@@ -93,10 +109,13 @@ def word_shapes(attributes: np.ndarray) -> np.ndarray:
 def token_features(tokens: Tokens, classes: WordClasses) -> TokenFeatures:
     """The features of a text's tokens, with these classes."""
     attributes = tokens.attributes
-    features, words = describe_words(attributes[:, HASH].copy(), word_shapes(attributes), attributes[:, LENGTH] > 0, classes)
+    hashes, shapes = attributes[:, HASH].copy(), word_shapes(attributes)
+    features, words = describe_words(hashes, shapes, attributes[:, LENGTH] > 0, classes)
     snapshots = np.zeros((tokens.ids.size // SNAPSHOT_TOKENS + 1, N_FEATURES), np.uint64)
-    _snapshot(tokens.ids, attributes, features, snapshots)
-    return TokenFeatures(features, token_topics(tokens.ids, words, classes), snapshots)
+    topics = token_topics(tokens.ids, words, classes)
+    at = np.zeros(N_FEATURES, np.uint64)
+    _push_tokens(tokens.ids, attributes, hashes, shapes, features, topics, at, ALL_FEATURES, 0, tokens.ids.size, snapshots, NO_KEYS)
+    return TokenFeatures(hashes, shapes, features, topics, snapshots)
 
 
 @njit(cache=True, nogil=True)
@@ -192,43 +211,42 @@ def _word_shapes(attributes, shapes):
         shapes[w] = word_shape(attributes[w, LENGTH], attributes[w, FIRST_KIND], attributes[w, LAST_THREE])
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _push_token(features, a, k):
-    if a[LENGTH] > np.uint64(0):
-        shape = word_shape(a[LENGTH], a[FIRST_KIND], a[LAST_THREE])
-        push_word(features, a[HASH], a[LOWER_HASH], shape, a[FIRST_KIND], a[LAST_THREE], k[0], k[1])
-
-
 @njit(cache=True, nogil=True)
-def _snapshot(ids, attributes, classes, snapshots):
-    features = np.zeros(N_FEATURES, np.uint64)
-    for t in range(ids.shape[0]):
-        if t % SNAPSHOT_TOKENS == 0:
+def _push_tokens(ids, attributes, hashes, shapes, classes, topics, features, mask, lo, hi, snapshots, out):
+    """Go over the tokens lo .. hi, with their features of the mask; most masks ask for hashes alone, a fifth of the work.
+
+    snapshots: where there is room, the features before every SNAPSHOT_TOKENS-th token, written; out: the keys, where there is room.
+    """
+    hashed, formed, classed = (mask & HASH_MASK) != 0, (mask & FORM_MASK) != 0, (mask & CLASS_MASK) != 0
+    for t in range(lo, hi):
+        w = ids[t]
+        if out.shape[0] > 0:
+            if classed:
+                features[TOPIC] = np.uint64(topics[t])
+            out[t - lo] = (word_identity(word_hash(mask, features)) << U24) | np.uint64(w)
+        elif snapshots.shape[0] > 0 and t % SNAPSHOT_TOKENS == 0:
             for f in range(N_FEATURES):
                 snapshots[t // SNAPSHOT_TOKENS, f] = features[f]
-        _push_token(features, attributes[ids[t]], classes[ids[t]])
-
-
-@njit(cache=True, nogil=True)
-def _fill_word_keys(ids, attributes, classes, topics, snapshots, mask, lo, hi, out):
-    classed = (mask & CLASS_MASK) != 0  # else nothing asks for classes: to read them would be a cache miss a token
-    block = lo // SNAPSHOT_TOKENS
-    features = snapshots[block].copy()
-    for t in range(block * SNAPSHOT_TOKENS, lo):
-        _push_token(features, attributes[ids[t]], classes[ids[t] if classed else 0])
-    for t in range(lo, hi):
+        if hashes[w] == U0 and attributes[w, LENGTH] == U0:
+            continue
+        if hashed:
+            push_hash(features, hashes[w])
+        if formed:
+            push_form(features, hashes[w], attributes[w, LOWER_HASH], shapes[w], attributes[w, FIRST_KIND], attributes[w, LAST_THREE])
         if classed:
-            features[TOPIC] = np.uint64(topics[t])
-        out[t - lo] = (word_identity(word_hash(mask, features)) << U24) | np.uint64(ids[t])
-        _push_token(features, attributes[ids[t]], classes[ids[t] if classed else 0])
-    return hi - lo
+            push_classes(features, classes[w, 0], classes[w, 1])
 
 
 def word_keys(tokens: Tokens, features: TokenFeatures, mask: int) -> tuple[Callable[[int, int, np.ndarray], int], int]:
     """(fill, n) for sorting.sorted_keys: identity << 24 | word id of the n counted tokens, for the word features in mask."""
     first, n = tokens.first, tokens.ids.size - tokens.first
+    known = tokens.ids, tokens.attributes, features.hashes, features.shapes, features.classes, features.topics
 
     def fill(lo: int, hi: int, out: np.ndarray) -> int:
-        return _fill_word_keys(tokens.ids, tokens.attributes, *features, mask, first + lo, first + hi, out)
+        block = (first + lo) // SNAPSHOT_TOKENS
+        at = features.snapshots[block].copy()
+        _push_tokens(*known, at, mask, block * SNAPSHOT_TOKENS, first + lo, NO_SNAPSHOTS, NO_KEYS)
+        _push_tokens(*known, at, mask, first + lo, first + hi, NO_SNAPSHOTS, out)
+        return hi - lo
 
     return fill, n

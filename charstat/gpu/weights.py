@@ -94,7 +94,7 @@ class Level:
 
 
 def _identities(xp: Any, table: CountTable, buckets: Array, records: Array) -> Array:
-    """CountTable.identities() on the device: uint64 [contexts]."""
+    """CountTable.context_identities() on the device: uint64 [contexts]."""
     low = np.uint64(IDENTITY_BITS - table.bits)
     index = xp.arange(records.size, dtype=np.uint32)
     bucket = (xp.searchsorted(buckets, index, side="right") - I1).astype(np.uint64)

@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from charstat.errors import FormatError
 from charstat.mixers.evidence import initial_logits, initial_match_logits
 from charstat.mixers.last_stage import new_maps
 from charstat.mixers.layout import MixerLayout, MixerRates
@@ -39,35 +38,6 @@ class Mixer(NamedTuple):
 def new_mixer(layout: MixerLayout, rates: MixerRates) -> Mixer:
     """The initial state: equal weights, log-odds evidence."""
     return Mixer(layout.initial_weights(rates), initial_logits(2 * layout.families), initial_match_logits(LENGTH_BUCKETS), new_maps())
-
-
-def pack(mixer: Mixer) -> np.ndarray:
-    """What a mixer has learned, field by field: float32 [n]. Not the last stage, whose maps depend on how the mixer errs: they start anew."""
-    return np.concatenate([part.ravel() for part in (mixer.weights, mixer.logits, mixer.match)])
-
-
-class WarmStart(NamedTuple):
-    """What a mixer learned (warm_start.py)."""
-
-    values: np.ndarray  # float32 [n]: pack
-    layout: str  # layout.MixerLayout.digest
-    chars: int  # how many it was learned from
-    experts: int = 0  # how many advised
-
-
-def unpack(values: np.ndarray, mixer: Mixer, layout: MixerLayout, experts: int = 0) -> None:
-    """Write what pack() took from a mixer of the same layout into this one. experts: how many that one had; others keep their initial weights.
-
-    FormatError if the sizes do not fit. Whether the layout was the same one is for the caller to check (MixerLayout.digest).
-    """
-    plain = MixerLayout(layout.contexts, experts)
-    sizes = [plain.rows * plain.width, mixer.logits.size, mixer.match.size]
-    if values.size != sum(sizes):
-        raise FormatError("the model's warm start does not fit this version's mixer: build the model again")
-    weights, logits, match = np.split(values, np.cumsum(sizes)[:-1])
-    mixer.weights[:, : plain.inputs] = weights.reshape(-1, plain.width)[:, : plain.inputs]
-    mixer.logits[...] = logits.reshape(mixer.logits.shape)
-    mixer.match[...] = match
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from charstat.arguments import check_whole
-from charstat.errors import ContextError, FormatError
+from charstat.errors import ContextError
 from charstat.mixers.brackets import bracket_actions
 from charstat.mixers.evidence import count_states, online_states, ratio_bins
 from charstat.mixers.gates import Evidence, look_up
 from charstat.mixers.kernels import distribution, most_likely, move_on, path_probability, run, step, take_advice
 from charstat.mixers.layout import MixerLayout, MixerRates
-from charstat.mixers.logistic import Mixer, WarmStart, new_mixer, unpack
+from charstat.mixers.logistic import Mixer, new_mixer
 from charstat.mixers.lookups import enter_text
 from charstat.mixers.state import CLOCK, FAMILY_COLUMNS, MATCH_OFF, PREPARED, TREE_READY, Fixed, Stream, Tables, new_stream
 from charstat.ngram.contexts import Context
@@ -30,6 +30,7 @@ from charstat.ngram.words import model_symbol_info
 from charstat.symbol_model import SymbolModel, one_at_a_time
 
 if TYPE_CHECKING:
+    from charstat.mixers.warm_start import WarmStart
     from charstat.model import Model
 
 MAX_EXPERTS = 100
@@ -70,28 +71,17 @@ class Mixture(SymbolModel):
         self._rates = rates or MixerRates()
         self._limit = max(2 * self.block_symbols, check_whole(overlay_limit, "overlay_limit", 1))
         self._fixed = self._fixed_arrays()
-        self._warm_start = self._checked_warm_start(warm_start)
+        self._warm_start = self._find_warm_start(warm_start)
         self.warm_start_chars = self._warm_start.chars if self._warm_start else 0
 
-    def _checked_warm_start(self, chosen: bool | WarmStart) -> WarmStart | None:
-        """What the mixer begins with: the model's own warm start, another one, or None. FormatError if it is of another layout."""
-        model, digest = self.model, self.layout.digest()
-        if isinstance(chosen, WarmStart):
-            if chosen.layout != digest or not self._match:
-                raise FormatError("this warm start was learned with other contexts, or by another version: learn it again on this model")
-            if chosen.experts > self.experts:
-                raise FormatError(
-                    f"this warm start was learned with {chosen.experts} experts, and the stream has {self.experts}: pass experts="
-                )
-            return chosen
-        if not (chosen and model.warm_start.size and self._match and self.contexts == self._choose(None)):
+    def _find_warm_start(self, chosen: bool | WarmStart) -> WarmStart | None:
+        """What the mixer begins with: the model's own warm start, another one, or None."""
+        own = self.model.warm_start.size and self._match and self.contexts == self._choose(None)
+        if not (isinstance(chosen, tuple) or (chosen and own)):
             return None
-        if model.manifest["start"].get("layout") != digest:
-            raise FormatError(
-                "the model's warm start was learned with another mixer layout: build the model again, or open it without: "
-                "stream(warm_start=False)"
-            )
-        return WarmStart(model.warm_start, digest, model.warm_start_chars)
+        from charstat.mixers.warm_start import checked_warm_start  # here, because not every submission has that file
+
+        return checked_warm_start(chosen, self.model, self.layout, self.experts, self._match)
 
     def _choose(self, names: Sequence[str] | None) -> tuple[Context, ...]:
         known = {c.name: c for c in self.model.contexts}
@@ -137,7 +127,7 @@ class Mixture(SymbolModel):
     def _restart(self) -> None:
         mixer = new_mixer(self.layout, self._rates)
         if self._warm_start:
-            unpack(self._warm_start.values, mixer, self.layout, self._warm_start.experts)
+            self._warm_start.copy_to(mixer, self.layout)
         self._enter(new_overlay(self.layout.families), new_match(), mixer, self.warm_start_chars)
 
     def _forget_context(self) -> None:

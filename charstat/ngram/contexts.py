@@ -73,8 +73,8 @@ class Context:
         return 0 if self.is_words else self.param
 
     @property
-    def bits(self) -> str:
-        """Width of the identity and whether it is exact."""
+    def identity_width(self) -> str:
+        """Bits of the identity, and whether it is exact."""
         if self.is_words:
             return "40 hashed"
         if (self.kind == CHARS and self.param <= EXACT_ORDER) or self.kind == SPARSE:

@@ -132,9 +132,11 @@ WORD_FIELDS = {
     "topic": "what the last few hundred words are about, among 256 topics",
 }
 WORD_FEATURES = tuple(WORD_FIELDS)
-CLASS_FEATURES = ("k1", "k2", "k3", "k4", "K1", "K2", "topic")  # these need classes (ngram/classes.py)
-CLASS_MASK = sum(1 << tuple(WORD_FIELDS).index(name) for name in CLASS_FEATURES)
 N_FEATURES = len(WORD_FEATURES)
+CLASS_FEATURES = ("k1", "k2", "k3", "k4", "K1", "K2", "topic")  # these need classes (ngram/classes.py)
+CLASS_MASK = sum(1 << WORD_FEATURES.index(name) for name in CLASS_FEATURES)
+HASH_MASK = sum(1 << WORD_FEATURES.index(name) for name in ("w1", "w2", "w3", "w4"))
+FORM_MASK = (1 << N_FEATURES) - 1 - HASH_MASK - CLASS_MASK  # how words are spelled: shapes to suffixes
 TOPIC = WORD_FEATURES.index("topic")
 
 

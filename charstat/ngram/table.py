@@ -77,7 +77,7 @@ class CountTable:
     def n_bytes(self) -> int:
         return sum(a.nbytes for a in (self.buckets, self.records, self.rows, self.sums) if a is not None)
 
-    def identities(self) -> np.ndarray:
+    def context_identities(self) -> np.ndarray:
         """The contexts' identities, rising: uint64 [n_contexts]."""
         out = np.empty(self.n_contexts, np.uint64)
         _identities(self.buckets, self.records, self.bits, self.start_bits, identity_bits(self.context), out)
@@ -186,7 +186,7 @@ def merge_tables(a: CountTable, b: CountTable) -> CountTable:
     """The table with the counts of both added (same context; word ids of one vocabulary). MergeError if the contexts differ."""
     if a.context != b.context:
         raise MergeError(f"tables of different contexts: {a.context.name} and {b.context.name}")
-    ia, ib = a.identities(), b.identities()
+    ia, ib = a.context_identities(), b.context_identities()
     words = a.sums is not None
     n, m = a.n_contexts + b.n_contexts, a.n_rows + b.n_rows
     identities, starts = np.empty(n, np.uint64), np.empty(n + 1, np.uint32)

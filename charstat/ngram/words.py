@@ -95,15 +95,17 @@ def word_shape(length, first_kind, last_three):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def push_word(features, word_hash, lower_hash, shape, first_kind, last_three, small, large):
-    """Make a finished word w1, the former w1 w2, and so on. features: uint64 [N_FEATURES], see hashing.WORD_FEATURES.
-
-    small, large: its classes (classes.class_features). The topic is no matter of one word: features[TOPIC] is set apart.
-    """
+def push_hash(features, word_hash):
+    """The part of push_word that the features of hashing.HASH_MASK see."""
     features[3] = features[2]
     features[2] = features[1]
     features[1] = features[0]
     features[0] = word_hash
+
+
+@njit(cache=True, nogil=True, inline="always")
+def push_form(features, word_hash, lower_hash, shape, first_kind, last_three):
+    """The part of push_word that the features of hashing.FORM_MASK see."""
     features[4] = ((features[4] << np.uint64(8)) | shape) & MASK32
     if first_kind == np.uint64(DIGIT):
         features[5] = word_hash
@@ -113,12 +115,28 @@ def push_word(features, word_hash, lower_hash, shape, first_kind, last_three, sm
     features[7] = lower_hash
     features[9] = last_three + U1
     features[10] = ((features[10] << U16) | (last_three & np.uint64(0x3FFF)) + U1) & MASK32
+
+
+@njit(cache=True, nogil=True, inline="always")
+def push_classes(features, small, large):
+    """The part of push_word that the features of hashing.CLASS_MASK see, the topic aside."""
     features[14] = features[13]
     features[13] = features[12]
     features[12] = features[11]
     features[11] = small
     features[16] = features[15]
     features[15] = large
+
+
+@njit(cache=True, nogil=True, inline="always")
+def push_word(features, word_hash, lower_hash, shape, first_kind, last_three, small, large):
+    """Make a finished word w1, the former w1 w2, and so on. features: uint64 [N_FEATURES], see hashing.WORD_FEATURES.
+
+    small, large: its classes (classes.class_features). The topic is no matter of one word: features[TOPIC] is set apart.
+    """
+    push_hash(features, word_hash)
+    push_form(features, word_hash, lower_hash, shape, first_kind, last_three)
+    push_classes(features, small, large)
 
 
 class Vocabulary(NamedTuple):
