@@ -98,7 +98,7 @@ def learned(text, threads=1, alphabet=None, contexts=CONTEXTS):
 
 @pytest.fixture(scope="module")
 def built(train_text):
-    return build_model(train_text, order=4, contexts="topics", threads=1)
+    return build_model(train_text, order=4, contexts="wide", threads=1)
 
 
 def test_any_number_of_threads_learns_the_same(english):
@@ -119,7 +119,7 @@ def test_words_in_the_same_places_share_a_class():
         for _ in range(120):
             noun, verb = r.choice(nouns), r.choice(verbs)
             text += ["the", noun, "will", verb, "a", r.choice(topics[passage % 2]), ".", *r.choice(frequent, 8)]
-    model = build_model(" ".join(text) + " ", order=2, contexts="topics", threads=1)
+    model = build_model(" ".join(text) + " ", order=2, contexts="wide", threads=1)
     names, _ = class_words(model)
     label = dict(zip(names, model.classes.labels[:, 0].tolist(), strict=True))
     assert {label[n] for n in nouns}.isdisjoint({label[v] for v in verbs})
@@ -132,7 +132,7 @@ def test_words_in_the_same_places_share_a_class():
 @pytest.mark.parametrize("text", ["a", "\n\n", "a ", "one ", "aa " * 50, "ab cd " * 7, "x y z " * 3000])
 def test_tiny_texts(text):
     """No words, one word, fewer words than classes."""
-    model = build_model(text, order=2, contexts="topics", threads=1)
+    model = build_model(text, order=2, contexts="wide", threads=1)
     assert model.classes.hashes.size <= len(set(text.split()))
     stream = model.stream()
     stream.reset()
@@ -195,7 +195,7 @@ def test_one_path_and_the_whole_tree_agree(built, held_out):
 def test_save_and_load(built, train_text, tmp_path):
     loaded = built.save(tmp_path / "m")
     assert loaded.classes.same_as(built.classes)
-    out = build_model(train_text, order=4, contexts="topics", threads=2, out=tmp_path / "direct")
+    out = build_model(train_text, order=4, contexts="wide", threads=2, out=tmp_path / "direct")
     assert out.classes.same_as(built.classes)
     streams = [m.stream() for m in (built, loaded, out)]
     for stream in streams:
@@ -204,9 +204,10 @@ def test_save_and_load(built, train_text, tmp_path):
     assert np.array_equal(bits[0], bits[1]) and np.array_equal(bits[0], bits[2])
 
 
-def test_a_model_without_class_contexts_has_none(model):
+def test_a_model_without_class_contexts_has_none(train_text):
+    model = build_model(train_text[:20_000], order=2, contexts="plain", threads=1)
     assert model.classes.same_as(no_classes())
-    with pytest.raises(UserError, match="--contexts topics"):
+    with pytest.raises(UserError, match="--contexts default"):
         class_rows(model)
 
 
@@ -229,7 +230,7 @@ def test_damaged_classes_are_refused(built):
 
 def test_shards_with_the_same_classes_add_up(train_text, built):
     a, b = train_text[:50_000], train_text[50_000:]
-    options = {"order": 4, "contexts": "topics", "threads": 1, "alphabet": built.alphabet, "classes": built.classes}
+    options = {"order": 4, "contexts": "wide", "threads": 1, "alphabet": built.alphabet, "classes": built.classes}
     whole = build_model(train_text, **options)
     for name, table in built.tables.items():
         assert_same(whole.tables[name], table)  # given or learned
@@ -243,7 +244,7 @@ def test_shards_with_the_same_classes_add_up(train_text, built):
 
 def test_classes_without_their_alphabet_are_refused(built, train_text):
     with pytest.raises(UserError, match="alphabet="):
-        build_model(train_text, order=2, contexts="topics", classes=built.classes)
+        build_model(train_text, order=2, contexts="wide", classes=built.classes)
 
 
 def test_classes_are_measured_as_a_phase(built):
@@ -262,5 +263,5 @@ def test_examples(built):
 
 
 def test_every_class_context_has_a_meaning():
-    for context in select_contexts("topics", 3):
+    for context in select_contexts("wide", 3):
         assert context.needs_classes == any(f in context.name.split(".") for f in ("k1", "k2", "k3", "k4", "K1", "K2", "topic"))

@@ -358,7 +358,7 @@ def test_inspect_prints_the_table_of_contexts(workplace):
     rows = {row["name"]: row for row in result["contexts"]}
     assert set(rows) >= {name for names in PRESETS.values() for name in names} | {"o0", "o8", "o24"}
     for name, row in rows.items():
-        assert row["bits"] == parse_context(name).bits
+        assert row["bits"] == parse_context(name).identity_width
         if not name.startswith("o"):
             assert row["presets"] == {preset: name in names for preset, names in PRESETS.items()}
     out = run("inspect", "--contexts").stdout

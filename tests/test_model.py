@@ -46,7 +46,7 @@ def test_build(model, train_text):
     assert model.contexts == select_contexts("default", 8)
     assert model.alphabet == Alphabet.from_text(train_text)
     assert model.n_rows == sum(t.rows.size for t in model.tables.values())
-    assert model.n_bytes == sum(c.nbytes for c in model.columns.values())
+    assert model.n_bytes == sum(a.nbytes for a in (*model.columns.values(), *model.classes))
     m = model.manifest
     fingerprint = text_fingerprint(train_text)
     assert {k: m["text"][k] for k in fingerprint} == fingerprint and m["text"]["chars"] == len(train_text)
@@ -224,8 +224,8 @@ def test_many_shards(tmp_path, train_text, held_out):
     text = train_text[:5_000] + held_out
     options = {"order": 9, "contexts": "wide", "threads": 1}
     alphabet = Alphabet.from_text(train_text)
-    parts = shards(text, [2_000, 2_001, 2_005, 5_000, 5_040, 5_050], alphabet, **options)
     whole = build_model(text, alphabet=alphabet, **options)
+    parts = shards(text, [2_000, 2_001, 2_005, 5_000, 5_040, 5_050], alphabet, classes=whole.classes, **options)
     assert len(parts) == 7
     assert_same_model(merge_all(parts), whole)
     right = parts[-1]
@@ -252,8 +252,8 @@ def test_shards_without_history(train_text):
     """As merge() says: the few n-grams and words that straddle the border are missing, nothing is counted twice."""
     a, b = train_text[:3_000], train_text[3_000:5_000]
     options = {"order": 6, "threads": 1, "alphabet": Alphabet.from_text(a + b)}
-    total = Model.merge(build_model(a, **options), build_model(b, **options))
     whole = build_model(a + b, **options)
+    total = Model.merge(build_model(a, classes=whole.classes, **options), build_model(b, classes=whole.classes, **options))
     for name, table in whole.tables.items():
         missing = int(table.counts().sum()) - int(total.tables[name].counts().sum())
         reach = table.context.reach
@@ -262,7 +262,7 @@ def test_shards_without_history(train_text):
 
 
 def test_the_manifest_of_a_merged_model(train_text):
-    a, b = shards(train_text[:4_000], [1_000], Alphabet.from_text(train_text), order=3, threads=1)
+    a, b = shards(train_text[:4_000], [1_000], Alphabet.from_text(train_text), order=3, contexts="plain", threads=1)
     merged = Model.merge(a, b)
     assert merged.order == 3 and merged.manifest["text"]["chars"] == 4_000
     assert [t["chars"] for t in merged.manifest["text"]["parts"]] == [1_000, 3_000]

@@ -29,7 +29,7 @@ from charstat.storage import MemoryColumns, array_sha256
 from charstat.tree import CodeTree
 
 TEXT_ORDER, BYTES_ORDER = 14, 14  # highest character order of a model without counts; of bytes: of their halves
-TEXT_CONTEXTS, BYTES_CONTEXTS = "default", "chars"
+TEXT_CONTEXTS, BYTES_CONTEXTS = "plain", "chars"  # nothing is counted, so no word has a class
 TABLE_PARTS = ("buckets", "records", "rows", "sums")
 NOT_MIXED = (*TABLE_PARTS, "betas")  # columns that are checked table by table, or that the mixture does not read
 NAME_BYTES = 64  # of a model's name in a header

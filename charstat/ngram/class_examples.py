@@ -40,7 +40,7 @@ def class_words(model: Model) -> tuple[list[str], np.ndarray]:
     """
     classes = model.classes
     if not classes.hashes.size:
-        raise UserError("the model has no word classes: build with contexts that look at them (--contexts topics)")
+        raise UserError("the model has no word classes: build with contexts that look at them (--contexts default)")
     packed, lengths = vocabulary_words(model.vocabulary)
     owners = np.empty(lengths.size, np.int64)
     _owners(packed, lengths, model_symbol_info(model.alphabet), classes.hashes, owners)
