@@ -1,14 +1,44 @@
-"""What tests of a mixture ask of its streams."""
+"""What several test files share: texts, small models, streams on them, and what holds for every stream."""
 
+import functools
 import math
+from pathlib import Path
 
 import numpy as np
 from oracles import ESCAPE
 
+from charstat.counting import build_model
 
-def fresh(model, **options):
-    stream = model.stream(**options)
+LOBSTER = (
+    "The European lobster is a species of clawed lobster from the eastern Atlantic Ocean . It may grow to a length of 60 cm "
+    "( 24 in ) and a mass of 6 kilograms ( 13 lb ) , and bears a conspicuous pair of claws .\n"
+)
+
+
+def write_data(directory: Path, train: str, val: str) -> Path:
+    """A data directory as --data takes it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for split, text in (("train", train), ("valid", val)):
+        (directory / f"wiki.{split}.raw").write_bytes(text.encode())
+    return directory
+
+
+@functools.cache
+def model_of(text: str, contexts: str = "o0,o1,o2,o3"):
+    return build_model(text, contexts=contexts, backend="cpu", threads=1)
+
+
+def fresh(model, name="mix", **options):
+    """A stream at the start of a text."""
+    stream = model.char_model(name, **options)
     stream.reset()
+    return stream
+
+
+def after(model, text, name="mix"):
+    """A stream that has read a text."""
+    stream = fresh(model, name)
+    stream.score(text)
     return stream
 
 

@@ -2,17 +2,12 @@
 
 import numpy as np
 import pytest
+from streams import fresh
 
 from charstat import Advice, Alphabet
 from charstat.mixers.combine import AdvisedMixture
 
 ESCAPE = 127
-
-
-def opened(model, experts=1):
-    stream = model.stream(experts=experts)
-    stream.reset()
-    return stream
 
 
 def net(text, vocab, seed=1):
@@ -27,13 +22,13 @@ def test_the_order_of_columns_does_not_matter(model, held_out):
     text = held_out[:400]
     vocab = [*sorted(model.alphabet.chars), "<unk>"]
     rows = net(text, vocab)
-    named = opened(model).score(text, Advice(vocab, rows, "<unk>"))
+    named = fresh(model, experts=1).score(text, Advice(vocab, rows, "<unk>"))
     order = np.random.default_rng(2).permutation(len(vocab))
-    assert np.array_equal(named, opened(model).score(text, Advice([vocab[i] for i in order], rows[:, order], "<unk>")))
+    assert np.array_equal(named, fresh(model, experts=1).score(text, Advice([vocab[i] for i in order], rows[:, order], "<unk>")))
     in_symbol_order = model.alphabet.align(vocab, rows, "<unk>")
-    assert np.array_equal(named, opened(model).score(text, in_symbol_order[:, np.newaxis]))
-    assert named.mean() < 0.5 * opened(model).score(text).mean()
-    stream, steps = opened(model), []
+    assert np.array_equal(named, fresh(model, experts=1).score(text, in_symbol_order[:, np.newaxis]))
+    assert named.mean() < 0.5 * fresh(model, experts=1).score(text).mean()
+    stream, steps = fresh(model, experts=1), []
     for i, c in enumerate(text):
         stream.advise(Advice(vocab, rows[i], "<unk>"))
         steps.append(-np.log2(stream.probability(c)))
@@ -46,8 +41,10 @@ def test_several_experts_with_vocabularies_of_their_own(model, held_out):
     one, two = [*sorted(model.alphabet.chars), "<unk>"], [*sorted(model.alphabet.chars[:40], reverse=True), "other"]
     advice = [Advice(one, net(text, one), "<unk>"), Advice(two, net(text, two).astype(np.float32), "other")]
     wanted = np.stack([part.aligned(model.alphabet) for part in advice], axis=1)
-    assert np.array_equal(opened(model, 2).score(text, advice), opened(model, 2).score(text, wanted))
-    assert np.array_equal(opened(model, 2).distributions(text, advice=tuple(advice)), opened(model, 2).distributions(text, advice=wanted))
+    assert np.array_equal(fresh(model, experts=2).score(text, advice), fresh(model, experts=2).score(text, wanted))
+    assert np.array_equal(
+        fresh(model, experts=2).distributions(text, advice=tuple(advice)), fresh(model, experts=2).distributions(text, advice=wanted)
+    )
 
 
 def test_an_expert_may_return_advice(model, held_out):
@@ -66,7 +63,7 @@ def test_an_expert_may_return_advice(model, held_out):
     rows = net(text, vocab)
     mixture = AdvisedMixture(model.stream(experts=1), [Net()])
     mixture.reset()
-    assert np.array_equal(mixture.score(text), opened(model).score(text, Advice(vocab, rows, "<unk>")))
+    assert np.array_equal(mixture.score(text), fresh(model, experts=1).score(text, Advice(vocab, rows, "<unk>")))
 
 
 def test_align_by_hand():
@@ -112,10 +109,10 @@ def test_bad_advice(what):
 def test_advice_that_does_not_fit_the_text(model):
     rows = np.full((3, 2), 0.5)
     with pytest.raises(ValueError, match="same characters: their rows are 3, 2"):
-        opened(model, 2).score("abc", [Advice("ab", rows), Advice("ab", rows[:2])])
+        fresh(model, experts=2).score("abc", [Advice("ab", rows), Advice("ab", rows[:2])])
     with pytest.raises(ValueError, match="advice must have the shape"):
-        opened(model).score("abcd", Advice("ab", rows))
+        fresh(model, experts=1).score("abcd", Advice("ab", rows))
     with pytest.raises(ValueError, match="advice must have the shape"):
-        opened(model, 2).score("abc", Advice("ab", rows))
+        fresh(model, experts=2).score("abc", Advice("ab", rows))
     with pytest.raises(ValueError, match="adds up to 2"):
-        opened(model).score("a", np.full((1, 1, 128), 2 / 128))
+        fresh(model, experts=1).score("a", np.full((1, 1, 128), 2 / 128))

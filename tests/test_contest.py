@@ -21,6 +21,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from streams import write_data
 
 import charstat
 from charstat.charmodel_api import evaluate
@@ -371,13 +372,6 @@ class TestDeadline:
         monkeypatch.setattr(warm_start, "learn_warm_start", late)
         model = made.train(train_text)
         assert "NOT the preset's result" in said[-2] and model.stream.warm_start_chars == 0
-
-
-def write_data(directory: Path, train: str, val: str) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
-    for split, text in (("train", train), ("valid", val)):
-        (directory / f"wiki.{split}.raw").write_bytes(text.encode())
-    return directory
 
 
 # The command and the sources --------------------------------------------------------------------------------------------------

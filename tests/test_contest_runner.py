@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from streams import write_data
 
 from charstat.cli import cli
 from charstat.contest import carbon
@@ -21,13 +22,6 @@ from charstat.errors import ResourceError, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 PEAK = 200.0  # joules
-
-
-def write_data(directory: Path, train: str, val: str) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
-    for split, text in (("train", train), ("valid", val)):
-        (directory / f"wiki.{split}.raw").write_bytes(text.encode())
-    return directory
 
 
 # The runner -------------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from streams import after, fresh
 
 from charstat import Advice, FormatError, Model, StateError
 from charstat.counting import build_model
@@ -13,15 +14,9 @@ from charstat.symbol_model import SymbolModel
 MODELS = ("ppm", "ppm-inherit", "ctw", "kneser-ney", "match", "mix", "advised")
 
 
-def opened(model, name, **options):
-    stream = model.char_model(name, **options)
-    stream.reset()
-    return stream
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_a_frozen_view_learns_nothing(model, held_out, name):
-    stream, whole = opened(model, name), opened(model, name)
+    stream, whole = fresh(model, name), fresh(model, name)
     stream.score(held_out[:600])
     whole.score(held_out[:600])
     before = stream.predict()
@@ -39,7 +34,7 @@ def test_a_frozen_view_learns_nothing(model, held_out, name):
 
 
 def test_frozen_steps_and_calls_agree(model, held_out):
-    stream = opened(model, "mix", experts=1)
+    stream = fresh(model, experts=1)
     stream.score(held_out[:300])
     text = held_out[300:400]
     advice = np.random.default_rng(1).dirichlet([0.3] * 128, (100, 1))
@@ -56,7 +51,7 @@ def test_frozen_steps_and_calls_agree(model, held_out):
 
 def test_a_view_of_a_long_text(model, english):
     """Longer than the room of the match model, and than a block."""
-    stream = opened(model, "mix")
+    stream = fresh(model)
     stream.score(english[100_000:104_000])
     view = stream.freeze()
     pieces = [view.score(english[at : at + 1777]) for at in range(104_000, 113_000, 1777)]
@@ -64,7 +59,7 @@ def test_a_view_of_a_long_text(model, english):
 
 
 def test_a_view_ends_when_the_stream_learns(model):
-    stream = opened(model, "mix")
+    stream = fresh(model)
     view = stream.freeze()
     view.score("abc")
     for refused in (view.reset, lambda: view.commit("a")):
@@ -94,45 +89,39 @@ def test_a_model_that_cannot_be_frozen(model):
 
 def test_distributions_as_logarithms_and_in_float32(model, held_out):
     text = held_out[:5000]
-    rows = opened(model, "mix").distributions(text)
-    single = opened(model, "mix").distributions(text, dtype=np.float32)
+    rows = fresh(model).distributions(text)
+    single = fresh(model).distributions(text, dtype=np.float32)
     assert single.dtype == np.float32 and np.array_equal(single, rows.astype(np.float32))
     assert np.abs(single.sum(axis=1, dtype=np.float64) - 1).max() < 1e-6
     with np.errstate(divide="ignore"):
-        assert np.array_equal(opened(model, "mix").distributions(text, log=True), np.log(rows))
+        assert np.array_equal(fresh(model).distributions(text, log=True), np.log(rows))
     out = np.empty((len(text), 128), np.float32)
-    assert opened(model, "mix").distributions(text, out=out, dtype=np.float32) is out
+    assert fresh(model).distributions(text, out=out, dtype=np.float32) is out
     for wrong in (np.float16, np.int64, "float", None):
         with pytest.raises(ValueError, match="float64 or float32"):
-            opened(model, "mix").distributions("ab", dtype=wrong)
+            fresh(model).distributions("ab", dtype=wrong)
     with pytest.raises(ValueError, match="not float32"):
-        opened(model, "mix").distributions("ab", out=np.empty((2, 128)), dtype=np.float32)
+        fresh(model).distributions("ab", out=np.empty((2, 128)), dtype=np.float32)
 
 
 def test_evidence_is_that_of_the_longest_context(train_text):
     model = build_model("abcabcabdxyz" * 3, order=3, contexts="o1,o2,o3", threads=1)
-    view = opened(model, "mix").freeze()
+    view = fresh(model).freeze()
     found = view.evidence("abcab?")
     assert found.order.tolist()[:5] == [-1, 1, 2, 3, 3] and found.order[5] == 3
     assert found.count[1] == 9 and found.distinct[1] == 1 and found.entropy[1] == 0.0  # "a": always "b"
     assert found.count[5] == 6 and found.distinct[5] == 2  # "cab": "c" three times, "d" three times
     assert found.entropy[5] == pytest.approx(1.0)
-    learned = opened(model, "mix")
+    learned = fresh(model)
     later = learned.evidence("qqqq" + "abcab")
     assert later.order[2] == 1 and later.count[2] == 1.0  # a context of this text alone
-    assert np.array_equal(learned.score("xyz"), opened_after(model, "qqqqabcab").score("xyz"))
-
-
-def opened_after(model, text):
-    stream = opened(model, "mix")
-    stream.score(text)
-    return stream
+    assert np.array_equal(learned.score("xyz"), after(model, "qqqqabcab").score("xyz"))
 
 
 @pytest.mark.parametrize("name", MODELS[:-1])
 def test_a_pickle_has_the_model_s_path_and_what_was_learned(train_text, held_out, tmp_path, name):
     stored = build_model(train_text[:30_000], order=4, threads=1).save(tmp_path / "m")
-    stream = opened(stored, name)
+    stream = fresh(stored, name)
     stream.score(held_out[:500])
     pickled = pickle.dumps(stream)
     again = pickle.loads(pickled)
@@ -166,19 +155,17 @@ def test_a_warm_start_learned_with_an_expert(train_text, english):
 
     learned = learn_warm_start(model, text, advice=advice(text))
     assert (learned.chars, learned.experts) == (6000, 1)
-    streams = [opened(model, "mix", experts=1, warm_start=start) for start in (learned, False)]
+    streams = [fresh(model, experts=1, warm_start=start) for start in (learned, False)]
     warm, cold = (stream.score(later, advice(later)).mean() for stream in streams)
     assert warm < cold - 0.02
-    one_piece = opened(model, "mix", experts=1)
+    one_piece = fresh(model, experts=1)
     one_piece.score(text, advice(text))
     assert np.array_equal(learned.values, pack(one_piece.mixer))
     array = advice(text).aligned(model.alphabet)[:, np.newaxis]
     assert np.array_equal(learn_warm_start(model, text, advice=array).values, learned.values)
-    assert opened(model, "mix", experts=2, warm_start=learned).warm_start_chars == 6000
+    assert fresh(model, experts=2, warm_start=learned).warm_start_chars == 6000
     plain = learn_warm_start(model, text)
-    assert np.array_equal(
-        opened(model, "mix", experts=1, warm_start=plain).score(later), opened(model, "mix", warm_start=plain).score(later)
-    )
+    assert np.array_equal(fresh(model, experts=1, warm_start=plain).score(later), fresh(model, warm_start=plain).score(later))
     with pytest.raises(FormatError, match="1 experts, and the stream has 0"):
         model.stream(warm_start=learned)
     with pytest.raises(FormatError, match="other contexts"):

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from streams import LOBSTER, model_of
 
 from charstat.counting import build_model
 from charstat.ngram.interpolated import KneserNey, modified_discounts
 from charstat.tree import ESCAPE
 
-PROSE = (
-    "The European lobster is a species of clawed lobster from the eastern Atlantic Ocean . It may grow to a length of 60 cm "
-    "( 24 in ) and a mass of 6 kilograms ( 13 lb ) , and bears a conspicuous pair of claws .\n"
-) * 2
-
-
-@functools.cache
-def model_of(text: str, contexts: str = "o0,o1,o2,o3"):
-    return build_model(text, contexts=contexts, backend="cpu", threads=1)
+PROSE = LOBSTER * 2
 
 
 class SlowKneserNey:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from streams import LOBSTER, model_of
 
 from charstat.counting import build_model
 from charstat.errors import ContextError, StateError
@@ -19,15 +20,7 @@ from charstat.ppm import PPMC, InheritingPPM
 from charstat.ppm.inheritance import COUNT_BUCKETS, FLAGS, HIGH_LOGIT, LOW_LOGIT, ONLINE_EDGES, POINTS, TYPE_BUCKETS, initial_escapes
 from charstat.tree import ESCAPE
 
-PROSE = (
-    "The European lobster is a species of clawed lobster from the eastern Atlantic Ocean . It may grow to a length of 60 cm "
-    "( 24 in ) and a mass of 6 kilograms ( 13 lb ) , and bears a conspicuous pair of claws .\nIn life , the lobsters are blue .\n"
-) * 3
-
-
-@functools.cache
-def model_of(text: str, contexts: str = "o0,o1,o2,o3"):
-    return build_model(text, contexts=contexts, backend="cpu", threads=1)
+PROSE = (LOBSTER + "In life , the lobsters are blue .\n") * 3
 
 
 @pytest.fixture(scope="module")

@@ -6,22 +6,16 @@ import threading
 
 import numpy as np
 import pytest
-from streams import assert_paths_agree
+from streams import after, assert_paths_agree, fresh
 
 from charstat.errors import StateError
 
 MODELS = ("ppm", "ppmd", "ctw", "ngram", "match", "mix")
 
 
-def opened(model, name):
-    stream = model.char_model(name)
-    stream.reset()
-    return stream
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_buffers_that_cannot_be_filled(model, name):
-    stream = opened(model, name)
+    stream = fresh(model, name)
     stream.score("The state")
     bad = {
         "shape": [np.empty(127), np.empty((1, 128)), np.empty(0), np.empty(())],
@@ -60,13 +54,13 @@ def test_advice_of_any_shape(model):
     with pytest.raises(ValueError, match="advice must have the shape"):
         stream.score("abc", np.zeros((2, 1, 128)))
     with pytest.raises(ValueError, match="advice must have the shape"):
-        opened(model, "ppm").score("abc", np.zeros((3, 1, 128)))
+        fresh(model, "ppm").score("abc", np.zeros((3, 1, 128)))
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_two_threads_on_one_stream(model, held_out, name):
     """One of them is told; nothing is damaged."""
-    stream = opened(model, name)
+    stream = fresh(model, name)
     stream.score("x")  # compiled
     errors, go = [], threading.Barrier(2)
 
@@ -85,31 +79,25 @@ def test_two_threads_on_one_stream(model, held_out, name):
         t.join()
     assert errors and "another thread" in str(errors[0])
     stream.reset()
-    other = opened(model, name)
+    other = fresh(model, name)
     assert np.array_equal(stream.score(held_out[:300]), other.score(held_out[:300]))
 
 
 @pytest.mark.parametrize("name", [*MODELS, "advised"])
 @pytest.mark.parametrize("how", [lambda s: s.fork(), copy.copy, copy.deepcopy])
 def test_forks_go_their_own_way(model, held_out, name, how):
-    stream, whole = opened(model, name), opened(model, name)
+    stream, whole = fresh(model, name), fresh(model, name)
     stream.score(held_out[:700])
     whole.score(held_out[:700])
     fork = how(stream)
     assert np.array_equal(fork.score(held_out[700:900]), whole.score(held_out[700:900]))
     fork.score("something else altogether" * 20)
-    assert np.array_equal(stream.score(held_out[700:1500]), opened_at(model, name, held_out[:700]).score(held_out[700:1500]))
+    assert np.array_equal(stream.score(held_out[700:1500]), after(model, held_out[:700], name).score(held_out[700:1500]))
     assert fork.model is stream.model
 
 
-def opened_at(model, name, text):
-    stream = opened(model, name)
-    stream.score(text)
-    return stream
-
-
 def test_a_stream_can_be_pickled(model, held_out):
-    stream = opened(model, "mix")
+    stream = fresh(model)
     stream.score(held_out[:500])
     again = pickle.loads(pickle.dumps(stream))
     assert np.array_equal(again.score(held_out[500:900]), stream.score(held_out[500:900]))
