@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from charstat.auditing import DEFAULT_POSITIONS, DEFAULT_PROBES, DEFAULT_TOLERANCE
 from charstat.auditing.report import (
     BEST_EXPERT,
     CAUGHT,
@@ -41,7 +42,6 @@ from charstat.auditing.report import (
 from charstat.auditing.subject import GuessSubject, SteppedSubject, Subject, TokenSubject, Units, WrongCharges, subject_of
 from charstat.errors import UserError
 
-DEFAULT_CHARS, DEFAULT_PROBES, DEFAULT_POSITIONS, DEFAULT_TOLERANCE = 2000, 1000, 16, 1e-5
 STEPPED_PROBES = 30  # of causality, where the audit itself hands over one unit at a time
 ENOUGH = 20  # findings of one check
 TOKEN_REACH = 32  # characters: no token is longer

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
+from charstat.auditing import DEFAULT_CHARS, DEFAULT_POSITIONS, DEFAULT_PROBES, DEFAULT_TOLERANCE
 from charstat.errors import AuditFailed
-
-DEFAULT_CHARS, DEFAULT_PROBES, DEFAULT_POSITIONS, DEFAULT_TOLERANCE = 2000, 1000, 16, 1e-5
 
 
 @click.command("audit")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from charstat.auditing.subject import guarded
 from charstat.errors import CorpusError, UserError
 
 
@@ -50,15 +51,6 @@ def _built(path: str, predictor: str | None) -> tuple[Any, str]:
     return lambda: model.char_model(chosen[0]), f"{path}, {chosen[0]}"
 
 
-def _run(what: str, call: Callable, *args: Any) -> Any:
-    try:
-        return call(*args)
-    except UserError:
-        raise
-    except (Exception, SystemExit) as e:  # subtle: a submission that exits with 0 would look clean
-        raise UserError(f"{what} raised {type(e).__name__}: {e}") from e
-
-
 def _loaded(path: Path) -> Any:
     """The module of a file, with the contest's own module to import from, where there is none."""
     if not path.is_file():
@@ -69,14 +61,14 @@ def _loaded(path: Path) -> Any:
         sys.modules["wikitext"] = contest_module("main")
     spec = importlib.util.spec_from_file_location("submission", path)
     module = sys.modules["submission"] = importlib.util.module_from_spec(spec)
-    _run(f"importing {path}", spec.loader.exec_module, module)
+    guarded(f"importing {path}", spec.loader.exec_module, module)
     return module
 
 
 def _imported(name: str) -> Any:
     if "" not in sys.path:
         sys.path.insert(0, "")
-    return _run(f"importing {name}", importlib.import_module, name)
+    return guarded(f"importing {name}", importlib.import_module, name)
 
 
 def _trained(module: Any, name: str, train_text: Callable[[], str] | None) -> Any:
@@ -85,7 +77,7 @@ def _trained(module: Any, name: str, train_text: Callable[[], str] | None) -> An
         raise UserError(f"{name} defines no train(): name what makes the model, as {name}:FACTORY")
     if train_text is None:
         raise UserError(f"{name} is a submission with train(): give the text to train on with --train FILE")
-    return _run(f"{name}: train()", train, train_text())
+    return guarded(f"{name}: train()", train, train_text())
 
 
 def file_text(path: str, first: int, chars: int | None) -> str:

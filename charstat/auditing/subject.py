@@ -28,6 +28,16 @@ Units = str | np.ndarray
 FIRST_CHARS = string.printable  # what could have come, where the model does not say
 
 
+def guarded(what: str, call: Callable, *args: Any) -> Any:
+    """The call's result; what it raises becomes one line that says where."""
+    try:
+        return call(*args)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as e:  # subtle: a model that exits with 0 would look clean
+        raise UserError(f"{what} raised {type(e).__name__}: {e}") from e
+
+
 class Subject:
     """A model of characters. units: what it charges for, in a sequence that can be cut: here, the text itself.
 
@@ -52,14 +62,7 @@ class Subject:
     def _make(self) -> Any:
         return self.guarded("the factory", self.factory)
 
-    def guarded(self, what: str, call: Callable, *args: Any) -> Any:
-        """The call's result; what it raises becomes one line that says where."""
-        try:
-            return call(*args)
-        except UserError:
-            raise
-        except (Exception, SystemExit) as e:  # subtle: a model that exits with 0 would look clean
-            raise UserError(f"{what} raised {type(e).__name__}: {e}") from e
+    guarded = staticmethod(guarded)
 
     def fresh(self, new: bool = False) -> Any:
         """The model at the start of a text. new: another instance, where there is a factory."""
