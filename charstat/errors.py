@@ -1,6 +1,6 @@
 """The exceptions of charstat, in one tree. Each class carries the exit status of the command line.
 
-CharstatError                  1  something failed inside charstat; BrokenSubmission (contest/runner.py)
+CharstatError                  1  something failed inside charstat; BrokenSubmission (contest/channel.py)
 ├── UserError                  2  an error in what was asked for: no traceback is shown
 │   ├── ArgumentError             an argument of the wrong type, or a value that has no meaning
 │   ├── CorpusError               text that is missing, unreadable, or not UTF-8; HubUnavailable (corpus.py)

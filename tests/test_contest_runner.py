@@ -229,7 +229,7 @@ class TestAttacks:
         try:
             result = submit(tmp_path, source, max_train_s=1.0)
         except BrokenSubmission as e:
-            assert "something else than the runner wrote" in str(e)
+            assert "something other than the runner wrote" in str(e)
         else:  # too short for a message: the runner waits for the rest, as long as train() may take
             assert result["reason"] == "train_time_exceeded" and result["training_duration_s"] >= 1.0
         assert time.monotonic() - started < 10

@@ -7,7 +7,6 @@ import os
 import pprint
 import re
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from charstat import __version__
@@ -54,10 +53,10 @@ def submission_source(preset: Preset, backend: str, author: str) -> tuple[str, d
     parts = []
     for path, source in sources.items():
         assert QUOTES not in source and (not source or source.endswith("\n")), path
-        if not source:
+        if source:
+            parts.append(f"# ---- {path} ----\nFILES[{path!r}] = r{QUOTES}\n{source}{QUOTES}[1:]\n")
+        else:
             parts.append(f"FILES[{path!r}] = ''\n")
-            continue
-        parts.append(f"# ---- {path} ----\nFILES[{path!r}] = r{QUOTES}\n{source}{QUOTES}[1:]\n")
     values = {
         "author": repr(author),
         "settings": pprint.pformat(preset.to_dict(), width=100, sort_dicts=False),
@@ -84,7 +83,7 @@ def write_bundle(out: str | os.PathLike, preset: str | Preset = "gate", backend:
     source, sources = submission_source(preset, backend, author)
     bundle = Bundle(Path(out) / FILE_NAME, preset, backend, author, sources_sha256(sources), len(sources), len(source.encode()))
     files = {FILE_NAME: source, README_NAME: statement(bundle)}
-    _write_all(Path(out), {name: content.encode() for name, content in files.items()}, _check_ours)
+    _write_all(Path(out), {name: content.encode() for name, content in files.items()})
     return bundle
 
 
@@ -95,12 +94,12 @@ def _check_ours(path: Path) -> None:
         raise FormatError(f"{path} is there and no charstat bundle: choose another --out, or remove it")
 
 
-def _write_all(folder: Path, files: dict[str, bytes], check: Callable[[Path], None]) -> None:
+def _write_all(folder: Path, files: dict[str, bytes]) -> None:
     """Write the files beside their places, and move them there when all are complete."""
     made: list[tuple[str, Path]] = []
     try:
         for name in files:
-            check(folder / name)
+            _check_ours(folder / name)
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
             handle, temp = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
@@ -109,7 +108,7 @@ def _write_all(folder: Path, files: dict[str, bytes], check: Callable[[Path], No
                 f.write(data)
             os.chmod(temp, 0o644)
         for temp, path in made:
-            check(path)
+            _check_ours(path)
             os.replace(temp, path)
     except OSError as e:
         raise ResourceError(f"cannot write a submission into {folder}: {e.strerror or e}") from e

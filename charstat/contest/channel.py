@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from charstat.contest.child import HEAD, NONCE, message
+from charstat.contest.child import HEAD, NONCE, head, message
 from charstat.errors import CharstatError
 
 LONGEST_ANSWER = 1 << 20
@@ -119,9 +119,10 @@ class Submission:
 
     def _send(self, kind: bytes, payload: bytes, until: float) -> None:
         self._nonce = os.urandom(NONCE)
-        parts = [message(self._nonce, kind, payload)] if len(payload) < LONGEST_ANSWER else None
-        if parts is None:  # not another copy of a long text
-            parts = [message(self._nonce, kind)[:-8] + len(payload).to_bytes(8, "big"), payload]
+        if len(payload) < LONGEST_ANSWER:
+            parts = [message(self._nonce, kind, payload)]
+        else:  # not another copy of a long text
+            parts = [head(self._nonce, kind, len(payload)), payload]
         for part in parts:
             view = memoryview(part)
             while view:
@@ -134,11 +135,11 @@ class Submission:
                     return  # the reason may still be in the other pipe: the answer says it
 
     def _answer(self, wanted: bytes, until: float, what: str) -> bytearray:
-        head = self._read(HEAD, until, what)
-        size = int.from_bytes(head[NONCE + 1 :], "big")
-        if bytes(head[:NONCE]) != self._nonce or size > LONGEST_ANSWER:
-            raise broken("something else than the runner wrote into the runner's pipe")
-        kind, payload = bytes(head[NONCE : NONCE + 1]), self._read(size, until, what)
+        start = self._read(HEAD, until, what)
+        size = int.from_bytes(start[NONCE + 1 :], "big")
+        if bytes(start[:NONCE]) != self._nonce or size > LONGEST_ANSWER:
+            raise broken("something other than the runner wrote into the runner's pipe")
+        kind, payload = bytes(start[NONCE : NONCE + 1]), self._read(size, until, what)
         if kind == b"F":
             try:
                 reason = str(json.loads(payload))

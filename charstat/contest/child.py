@@ -1,6 +1,6 @@
 """The child process of the runner: holds the submission, and does step by step what the parent says. Standard library only.
 
-    child.py READ_FD WRITE_FD        (started by runner.py; everything else comes through the pipe)
+    child.py READ_FD WRITE_FD        (started by channel.py; everything else comes through the pipe)
 
 A message of the parent's is 16 random bytes, a letter, 8 bytes of length, big endian, and the payload; its answer begins with the same
 16 bytes, so that nothing but an answer passes for one. The letters: S submission and contract, I import, T the training text, R train,
@@ -34,9 +34,9 @@ class Pipe:
 
     def receive(self) -> tuple[bytes, bytearray]:
         """The next request; Closed at the end."""
-        head = self._read(HEAD)
-        self._nonce = bytes(head[:NONCE])
-        return bytes(head[NONCE : NONCE + 1]), self._read(int.from_bytes(head[NONCE + 1 :], "big"))
+        start = self._read(HEAD)
+        self._nonce = bytes(start[:NONCE])
+        return bytes(start[NONCE : NONCE + 1]), self._read(int.from_bytes(start[NONCE + 1 :], "big"))
 
     def answer(self, kind: bytes, payload: bytes = b"") -> None:
         """The answer to the request that was received last."""
@@ -55,8 +55,13 @@ class Pipe:
         return data
 
 
+def head(nonce: bytes, kind: bytes, size: int) -> bytes:
+    """What comes before a payload of that size."""
+    return nonce + kind + size.to_bytes(8, "big")
+
+
 def message(nonce: bytes, kind: bytes, payload: bytes = b"") -> bytes:
-    return b"".join((nonce, kind, len(payload).to_bytes(8, "big"), payload))
+    return head(nonce, kind, len(payload)) + payload
 
 
 def contest_module(contract: str) -> types.ModuleType:

@@ -32,10 +32,8 @@ QUALIFIED, BROKEN, DISQUALIFIED = 0, 1, 2  # exit statuses
 TOO_SLOW, TOO_INACCURATE = "train_time_exceeded", "val_accuracy_below_floor"
 TELL_CHARS = 500
 IMPORT_LIMIT_S, TEXT_LIMIT_S = 1800.0, 600.0  # of what the contest leaves open: importing; handing over the text
-STEP_LIMIT_S, EVALUATE_LIMIT_S = (
-    60.0,
-    3000.0,
-)  # one reset() or predict(); all of them (the contest's machine is given back after 50 minutes)
+STEP_LIMIT_S = 60.0  # of one reset() or predict()
+EVALUATE_LIMIT_S = 3000.0  # of all of them: the contest's machine is given back after 50 minutes
 SLOW_START_S = 1.0  # between train() and the first guess: more is worth a note
 
 
@@ -96,9 +94,9 @@ def run_contest(
         result |= {"cpu_counted_by": counts_by, "no_op": None if nothing is None else nothing.to_dict()}
     if reason is not None:
         result |= {"max_train_seconds": max_train_s} if reason == TOO_SLOW else {"acc_min": acc_min}
-    notes = ["train() asks for valid_text, which it is not given: training on it is against the rules"] * bool(
-        about.get("wants_valid_text")
-    )
+    notes = []
+    if about.get("wants_valid_text"):
+        notes.append("train() asks for valid_text, which it is not given: training on it is against the rules")
     if first_guess_s > SLOW_START_S:
         notes.append(f"reset() and the first predict() took {first_guess_s:.1f} s: they are not metered, and not meant for training")
     return result | {
@@ -133,12 +131,9 @@ def _evaluate(child: Submission, text: str, tell: Callable[[str, int], None], st
                 tell("evaluate", i)
         child.ask(b"L", sent.encode("utf-8", "surrogatepass"), what="observe()", limit_s=step_limit_s)
     except TimeoutError:
-        slow = (
-            f"the evaluation takes longer than {limit_s:g} s"
-            if time.monotonic() >= until
-            else f"a step of it takes longer than {step_limit_s:g} s"
-        )
-        raise broken(slow) from None
+        if time.monotonic() >= until:
+            raise broken(f"the evaluation takes longer than {limit_s:g} s") from None
+        raise broken(f"a step of it takes longer than {step_limit_s:g} s") from None
     return correct / len(text), first_s
 
 

@@ -7,12 +7,7 @@ from typing import Any
 from rich.text import Text
 
 from charstat.contest.bundle import Bundle
-from charstat.report import facts_table as _facts
-from charstat.report import format_bytes as _bytes
-from charstat.report import format_seconds as _seconds
-from charstat.report import new_table as _table
-from charstat.report import print_json as _print_json
-from charstat.report import show as _show
+from charstat.report import facts_table, format_bytes, format_seconds, new_table, print_json, show
 
 UNMETERED = {"import": "import and warm-up", "evaluation": "evaluation"}
 
@@ -21,15 +16,15 @@ def show_bundle(bundle: Bundle, as_json: bool) -> None:
     """A submission that was written."""
     preset = bundle.preset
     if as_json:
-        return _print_json({
+        return print_json({
             "path": str(bundle.path), "preset": preset.to_dict(), "backend": bundle.backend, "author": bundle.author, "bytes": bundle.bytes,
             "files": bundle.files, "sources_sha256": bundle.sha256,
         })  # fmt: skip
     chars = f"the first {preset.chars:,}" + (f" ({preset.gpu_chars:,} on a GPU)" if preset.gpu_chars != preset.chars else "")
     if preset.held_out_chars:
         chars += f"; the last {preset.held_out_chars:,} are not counted, but the mixture learns its start from them"
-    _show(_facts("Submission", False, [
-        ("File", f"{bundle.path}, {_bytes(bundle.bytes)}"),
+    show(facts_table("Submission", False, [
+        ("File", f"{bundle.path}, {format_bytes(bundle.bytes)}"),
         ("Author", bundle.author),
         ("Preset", preset.name),
         ("Characters", chars),
@@ -43,7 +38,7 @@ def show_bundle(bundle: Bundle, as_json: bool) -> None:
 def show_contest(result: dict[str, Any], as_json: bool) -> None:
     """The result of a run: one JSON object, or the verdict and what was not metered."""
     if as_json:
-        return _print_json(result)
+        return print_json(result)
     passed = not result["disqualified"]
     limit = result.get("acc_min", result.get("max_train_seconds"))
     verdict = Text("QUALIFIED", "bold green") if passed else Text(f"DISQUALIFIED: {result['reason']} ({limit:g})", "bold red")
@@ -67,13 +62,13 @@ def show_contest(result: dict[str, Any], as_json: bool) -> None:
             rows.append(("A train() of nothing", _no_op(result["no_op"])))
     rows += [("CPU by its counters", _joules(result, "cpu_measured_J")), ("Accuracy", Text(accuracy, "bold")), ("Verdict", verdict)]
     rows += [("Note", Text(note, "yellow")) for note in result["notes"]]
-    table = _table("Not metered by the contest", ("Step", "left"), ("Time", "right"), ("GPU gross", "right"), ("CPU", "right"))
+    table = new_table("Not metered by the contest", ("Step", "left"), ("Time", "right"), ("GPU gross", "right"), ("CPU", "right"))
     for step, name in UNMETERED.items():
         window = result["unmetered"][step]
         if window is not None:
             joules = ["—" if window[key] is None else f"{window[key]:,.1f} J" for key in ("gpu_gross_J", "cpu_measured_J")]
-            table.add_row(name, _seconds(window["seconds"]), *joules)
-    _show(_facts("Contest", result["data"]["kind"] == "sample", rows), table)
+            table.add_row(name, format_seconds(window["seconds"]), *joules)
+    show(facts_table("Contest", result["data"]["kind"] == "sample", rows), table)
 
 
 def _joules(result: dict[str, Any], key: str) -> str:
