@@ -118,7 +118,7 @@ class Reader:
         """The header; None before all of it has come."""
         if self._header is None:
             try:
-                self._header = self._take(self._read_header)
+                self._header = self._take(self._read_body, _parse_body)
             except Incomplete:
                 if not MAGIC.startswith(self._bytes[: len(MAGIC)]):
                     raise FormatError(NOT_OURS) from None
@@ -140,38 +140,36 @@ class Reader:
         if not self.ended:
             raise FormatError(f"truncated: it ends within {self.place}")
 
-    def _take(self, read):
+    def _take(self, read, parse=None):
+        """What read(cursor) makes of the next bytes, if their checksum matches; parse, if given, sees it only then."""
         cursor = _Cursor(self._bytes, self.place)
         part = read(cursor)
         if zlib.crc32(memoryview(cursor.bytes)[: cursor.at], self.number) != int.from_bytes(cursor.take(4), "little"):
             raise cursor.damaged("its checksum does not match")
-        part = part()
+        part = parse(part) if parse else part
         del self._bytes[: cursor.at]
         self.number += 1
         self.ended = isinstance(part, End)
         return part
 
-    def _read_header(self, cursor: _Cursor):
+    def _read_body(self, cursor: _Cursor) -> bytes:
         if cursor.take(len(MAGIC)) != MAGIC:
             raise FormatError(NOT_OURS)
         version = cursor.take(1)[0]
         if version != FORMAT_VERSION:
             raise FormatError(f"it has format version {version}; this charstat reads version {FORMAT_VERSION}")
-        body = cursor.field(MAX_HEADER)
-        return lambda: _parse_body(body)
+        return cursor.field()
 
-    def _read_part(self, cursor: _Cursor):
+    def _read_part(self, cursor: _Cursor) -> Block | End:
         chars = cursor.varint()
         if chars == 0:
-            end = End(cursor.varint(), int.from_bytes(cursor.take(4), "little"))
-            return lambda: end
+            return End(cursor.varint(), int.from_bytes(cursor.take(4), "little"))
         if chars > BLOCK_CHARS:
             raise cursor.damaged(f"it claims {chars:,} characters")
         size = cursor.varint()
         if size > chars * CODE_ROOM:
             raise cursor.damaged(f"it claims {size:,} bytes for {chars:,} characters")
-        block = Block(chars, int.from_bytes(cursor.take(4), "little"), cursor.take(size))
-        return lambda: block
+        return Block(chars, int.from_bytes(cursor.take(4), "little"), cursor.take(size))
 
 
 class _Cursor:
@@ -200,9 +198,9 @@ class _Cursor:
                 return value
         raise self.damaged("a number in it is too long")
 
-    def field(self, most: int = MAX_HEADER) -> bytes:
+    def field(self) -> bytes:
         size = self.varint()
-        if size > most:
+        if size > MAX_HEADER:
             raise self.damaged(f"a part of it claims {size:,} bytes")
         return self.take(size)
 

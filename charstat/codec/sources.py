@@ -24,7 +24,7 @@ from charstat.codec.container import BYTES, TEXT, WITH_MODEL, Header
 from charstat.errors import FormatError, UserError
 from charstat.model import Model, ModelWriter
 from charstat.ngram.contexts import Context, check_order, select_contexts
-from charstat.ngram.table import CountTable, table_bits
+from charstat.ngram.table import empty_table
 from charstat.storage import MemoryColumns, array_sha256
 from charstat.tree import CodeTree
 
@@ -109,10 +109,7 @@ def empty_model(alphabet: Alphabet, contexts: tuple[Context, ...]) -> Model:
     """A model that has counted nothing."""
     writer = ModelWriter(MemoryColumns())
     for context in contexts:
-        bits, start_bits = table_bits(context, 0, 0)
-        nothing, records = np.empty(0, np.uint32), np.zeros(1, np.uint64)
-        sums = np.zeros(1, np.uint32) if context.is_words else None
-        writer.add(CountTable(context, bits, start_bits, np.zeros((1 << bits) + 1, np.uint32), records, nothing, sums))
+        writer.add(empty_table(context))
     return writer.finish(alphabet, contexts, {})
 
 

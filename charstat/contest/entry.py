@@ -37,7 +37,7 @@ from charstat.mixers.mixture import Mixture
 from charstat.model import ModelWriter
 from charstat.ngram.classes import WordClasses
 from charstat.ngram.contexts import Context, select_contexts
-from charstat.ngram.table import CountTable, table_bits
+from charstat.ngram.table import empty_table
 from charstat.ngram.words import Vocabulary
 from charstat.pipeline import Watch, count_tables
 from charstat.storage import MemoryColumns
@@ -278,9 +278,7 @@ def warm_share(share: str, settings: str, contract: str) -> None:
 def empty_model() -> CountedModel:
     """A model of no text: its arrays are of the same types as any other's, and no kernel has run."""
     (context,), writer = select_contexts("o1", 1), ModelWriter(MemoryColumns())
-    bits, start_bits = table_bits(context, 0, 0)
-    rows = np.empty(0, np.uint32)
-    writer.add(CountTable(context, bits, start_bits, np.zeros((1 << bits) + 1, np.uint32), np.zeros(1, np.uint64), rows))
+    writer.add(empty_table(context))
     return counted_model(Alphabet.from_counts(np.bincount([ord("a")])), (context,), writer)
 
 

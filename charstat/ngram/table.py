@@ -119,6 +119,13 @@ def assemble(context: Context, identities: np.ndarray, starts: np.ndarray, rows:
     return CountTable(context, bits, start_bits, buckets, records, rows, sums)
 
 
+def empty_table(context: Context) -> CountTable:
+    """The table of a context that was never seen: what assemble() makes of nothing, without a kernel."""
+    bits, start_bits = table_bits(context, 0, 0)
+    sums = np.zeros(1, np.uint32) if context.is_words else None
+    return CountTable(context, bits, start_bits, np.zeros((1 << bits) + 1, np.uint32), np.zeros(1, np.uint64), np.empty(0, np.uint32), sums)
+
+
 @njit(cache=True, nogil=True)
 def _fill_buckets(identities, shift, buckets):
     s = np.uint64(shift)
