@@ -31,8 +31,8 @@ from charstat.corpus import text_fingerprint
 from charstat.ctw.model import TUNED as CTW_TUNED
 from charstat.energy import EnergyMeter, PhaseEnergy
 from charstat.errors import ArgumentError, BackendUnavailable, CorpusError, ResourceError, UserError
-from charstat.manifest import check_data
-from charstat.model import MAX_CHARS, Model, ModelWriter
+from charstat.manifest import MAX_CHARS, check_data
+from charstat.model import Model, ModelWriter
 from charstat.ngram.classes import WordClasses
 from charstat.ngram.contexts import DEFAULT_ORDER, Context, context_list, select_contexts
 from charstat.ngram.hashing import CHARS
@@ -220,9 +220,9 @@ def count_text(
     if classes is not None and alphabet is None:
         raise UserError("word classes are good for the alphabet that they were learned with: give that one, too (alphabet=)")
     end, held_out = hold_out(text, plan.held_out_chars)
-    if len(history) + end >= MAX_CHARS:
+    if len(history) + end > MAX_CHARS:
         raise ResourceError(
-            f"the text has {len(history) + end:,} characters; the tables hold at most {MAX_CHARS - 1:,}: count less with --limit"
+            f"the text has {len(history) + end:,} characters; the tables hold at most {MAX_CHARS:,}: count less with --limit"
         )
     writer = ModelWriter(MemoryColumns() if columns is None else columns)
     alphabet, symbols = count_tables(

@@ -23,15 +23,14 @@ import numpy as np
 
 from charstat import __version__
 from charstat.alphabet import Alphabet
-from charstat.arguments import check_path
 from charstat.columns import CLASS_COLUMNS, TABLE_COLUMNS
-from charstat.errors import FormatError, MergeError, UserError
-from charstat.manifest import MAX_PARTS, MAX_WORDS, check_manifest
+from charstat.errors import FormatError, UserError
+from charstat.manifest import MAX_WORDS, check_manifest
 from charstat.ngram.classes import WordClasses
 from charstat.ngram.contexts import Context, context_rank, parse_context
 from charstat.ngram.hashing import CHARS
-from charstat.ngram.table import CountTable, merge_tables, table_bits
-from charstat.ngram.words import Vocabulary, build_trie, vocabulary_words
+from charstat.ngram.table import CountTable, table_bits
+from charstat.ngram.words import Vocabulary
 from charstat.storage import DirectoryColumns, MemoryColumns, check_sums, open_model
 
 if TYPE_CHECKING:
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 Columns = MemoryColumns | DirectoryColumns
 KEPT = ("text", "data", "order", "preset", "build", "models", "ctw", "start")  # of a manifest, when a model is saved
 NOTHING = np.empty(0, np.float32)
-MAX_CHARS = 1 << 31  # a text has fewer
 START_VALUES = 1 << 24  # of a start, at most: a mixture of all contexts has fewer
 START_MAX = 1e4  # of the weights and logits of a start, in absolute value; texts teach values up to some 10
 
@@ -57,7 +55,7 @@ class StoredWeights:
 
     @classmethod
     def from_manifest(cls, entry: dict | None, tables: dict[str, CountTable], size: int) -> StoredWeights | None:
-        """What the manifest says of `size` betas; None if the model has none. ValueError unless it fits the tables, KeyError, TypeError."""
+        """What the manifest says about `size` betas; None if there are none. ValueError, KeyError or TypeError unless it fits the tables."""
         if entry is None:
             if size:
                 raise ValueError("betas.npy is not empty")
@@ -280,9 +278,8 @@ class Model:
 
     @property
     def all_columns(self) -> dict[str, np.ndarray]:
-        """Every stored array, flat, by its name in columns.COLUMNS: what Model() takes."""
-        classes = zip(CLASS_COLUMNS, (part.ravel() for part in self.classes), strict=True)
-        return {**self.columns, **dict(classes), "betas": self.betas, "start": self.warm_start}
+        """Every stored array, flat, by its name in columns.COLUMNS: what Model() takes, in a dictionary of its own."""
+        return dict(self.arrays)
 
     @property
     def n_rows(self) -> int:
@@ -291,7 +288,7 @@ class Model:
     @property
     def n_bytes(self) -> int:
         """Bytes of all arrays."""
-        return sum(a.nbytes for a in self.all_columns.values())
+        return sum(a.nbytes for a in self.arrays.values())
 
     @property
     def order(self) -> int:
@@ -333,10 +330,10 @@ class Model:
     def load(cls, path: str | os.PathLike, verify: str | bool = "full") -> Model:
         """Memory-map a model directory. FormatError says what is wrong with it.
 
-        verify: "full" looks at every value: no directory, whoever made it, can crash or hang what is opened on the model then. It reads
-        all arrays twice, for what the kernels rely on (verify.py) and for the checksums. "fast" looks at the manifest, its
-        checksum, and the types and sizes of all files: for directories that nobody else can have changed. (True and False, as in earlier
-        versions, are "full" and "fast".)
+        verify: "full" checks every value; after that, no directory, whoever made it, can crash or hang what is opened on the model. It
+        reads all arrays twice, once for what the kernels rely on (verify.py) and once for the checksums. "fast" checks the manifest, its
+        checksum, and the types and sizes of all files: use it for directories that nobody else can have changed. (True and False, as in
+        earlier versions, mean "full" and "fast".)
         """
         level = {True: "full", False: "fast"}.get(verify, verify) if isinstance(verify, bool | str) else None
         if level not in ("full", "fast"):
@@ -346,10 +343,8 @@ class Model:
         if level == "full":
             from charstat.verify import check_arrays
 
-            try:
-                check_arrays(
-                    model.alphabet.size, model.vocabulary, model.tables.values(), model.betas
-                )  # first, because it ends at the first bad value
+            try:  # before the checksums, because it ends at the first bad value
+                check_arrays(model.alphabet.size, model.vocabulary, model.tables.values(), model.betas)
             except ValueError as e:
                 raise FormatError(f"{path} is damaged: {e}") from None
             check_sums(path, manifest, columns)
@@ -363,69 +358,15 @@ class Model:
 
     @classmethod
     def merge(cls, a: Model, b: Model, out: str | os.PathLike | None = None) -> Model:
-        """The model whose counts are the sums of both: of two shards of a text, exactly the model of the whole text.
+        """The model whose counts are the sums of both: of two shards of a text, exactly the model of the whole text (merging.py).
 
-        Both must have one alphabet, the same contexts and the same word classes, where there are any (build shards with alphabet= and
-        classes=). At the border: a shard built with
-        history= (the text before it) counts the n-grams and words that straddle its start, and nothing twice; built without,
-        those few are missing from the sum. Weights of a context tree are not kept: the sum's are no sum of the parts', and need
-        the text; what opens on the merged model computes those that its tables give. The warm start is not kept either: the other part
-        may have counted its text. MergeError if the models do not fit.
+        Both must have one alphabet, the same contexts and, if they have any, the same word classes: build shards with alphabet= and
+        classes=. Give a shard the text before it as history=, so that the n-grams and words across its start are counted, once;
+        without it, those few are missing. MergeError if the models do not fit.
         """
-        if out is not None:
-            check_path(out, "out")
-        for model in (a, b):
-            if not isinstance(model, Model):
-                raise MergeError(f"models are what can be merged, not {type(model).__name__}")
-        if a.alphabet.to_dict() != b.alphabet.to_dict():
-            raise MergeError("the models have different alphabets: build the shards with one alphabet (build_model(..., alphabet=...))")
-        if set(a.tables) != set(b.tables):
-            raise MergeError(f"the models have different contexts: {', '.join(sorted(set(a.tables) ^ set(b.tables)))}")
-        if not a.classes.same_as(b.classes):
-            raise MergeError(
-                "the models have different word classes: build one shard with the classes of the other (build_model(..., classes=...))"
-            )
-        for name, table in a.tables.items():
-            total = table.total() + b.tables[name].total()
-            if total >= MAX_CHARS:
-                raise MergeError(f"the sum would count {total:,} characters or words in {name}: tables have room for {MAX_CHARS - 1:,}")
-        columns = MemoryColumns() if out is None else DirectoryColumns(out)
-        try:
-            writer = ModelWriter(columns)
-            vocabulary, new_ids = merge_vocabularies(a.vocabulary, b.vocabulary)
-            writer.add(vocabulary)
-            writer.add(a.classes)
-            for name, table in a.tables.items():
-                pair = [table, b.tables[name]]
-                if table.context.is_words:
-                    pair = [
-                        CountTable(t.context, t.bits, t.start_bits, t.buckets, t.records, ids[t.rows], t.sums)
-                        for t, ids in zip(pair, new_ids, strict=True)
-                    ]
-                writer.add(merge_tables(*pair))
-            info = {
-                "order": max(a.order, b.order),
-                "text": _merged_text([m.manifest.get("text") or {} for m in (a, b)]),
-                "data": a.manifest.get("data"),
-                "models": list(dict.fromkeys((*a.models, *b.models))),
-                "build": {"merged": [one for m in (a, b) for one in _builds(m.manifest.get("build"))][:MAX_PARTS]},
-            }
-            return writer.finish(a.alphabet, a.contexts, info)
-        finally:
-            if isinstance(columns, DirectoryColumns):
-                columns.discard()
+        from charstat.merging import merge_models
 
-
-def _merged_text(texts: list[dict]) -> dict:
-    """What the manifest says of the texts of merged models: one flat list, of MAX_PARTS at most."""
-    parts = [part for text in texts for part in text.get("parts", [text])]
-    more = sum(text.get("more_parts", 0) for text in texts) + max(0, len(parts) - MAX_PARTS)
-    chars = min(sum(text.get("chars", 0) for text in texts), MAX_CHARS - 1)
-    return {"chars": chars, "parts": parts[:MAX_PARTS], **({"more_parts": min(more, MAX_CHARS - 1)} if more else {})}
-
-
-def _builds(build: dict | None) -> list[dict | None]:
-    return build["merged"] if build and "merged" in build else [build]
+        return merge_models(a, b, out)
 
 
 def manifest_digest(manifest: dict) -> str:
@@ -448,18 +389,3 @@ def _loaded_again(path: str, digest: str) -> Model:
             f"the model at {path} is not the one that was pickled: it was built again, or changed; restore it, or make the stream anew"
         )
     return model
-
-
-def merge_vocabularies(a: Vocabulary, b: Vocabulary) -> tuple[Vocabulary, list[np.ndarray]]:
-    """The vocabulary of all words of both, and for each of the two the new ids of its words (rising with the old ones)."""
-    if not a.size and not b.size:
-        return a, [np.empty(0, np.uint32)] * 2
-    (packed_a, lengths_a), (packed_b, lengths_b) = vocabulary_words(a), vocabulary_words(b)
-    packed, lengths = np.concatenate([packed_a, packed_b]), np.concatenate([lengths_a, lengths_b])
-    order = np.lexsort(packed.T[::-1])
-    ordered = packed[order]
-    new = np.ones(order.size, bool)
-    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    ids = np.empty(order.size, np.uint32)
-    ids[order] = (np.cumsum(new) - 1).astype(np.uint32)
-    return build_trie(ordered[new], lengths[order][new]), [ids[: a.size], ids[a.size :]]

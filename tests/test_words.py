@@ -11,7 +11,7 @@ from test_tables import ALPHABET, count, texts
 
 from charstat.alphabet import Alphabet
 from charstat.cpu.words import SNAPSHOT_TOKENS, tokenize
-from charstat.model import merge_vocabularies
+from charstat.merging import merge_vocabularies
 from charstat.ngram.classes import class_features, no_classes
 from charstat.ngram.contexts import parse_context
 from charstat.ngram.hashing import N_FEATURES

@@ -1,0 +1,97 @@
+"""Merging two models: their vocabularies become one, their tables are added, and the manifest lists what each was made from.
+
+Not kept are weights of a context tree (those of the sum are no sum, and need the text; what opens on the merged model computes those that
+its tables give) and the warm start (the other part may have counted its text).
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from charstat.arguments import check_path
+from charstat.errors import MergeError
+from charstat.manifest import MAX_CHARS, MAX_PARTS
+from charstat.model import Model, ModelWriter
+from charstat.ngram.table import CountTable, merge_tables
+from charstat.ngram.words import Vocabulary, build_trie, vocabulary_words
+from charstat.storage import DirectoryColumns, MemoryColumns
+
+
+def merge_models(a: Model, b: Model, out: str | os.PathLike | None = None) -> Model:
+    """The model whose counts are the sums of both, in memory or, with `out`, as a directory: see Model.merge."""
+    if out is not None:
+        check_path(out, "out")
+    _check_pair(a, b)
+    columns = MemoryColumns() if out is None else DirectoryColumns(out)
+    try:
+        writer = ModelWriter(columns)
+        vocabulary, new_ids = merge_vocabularies(a.vocabulary, b.vocabulary)
+        writer.add(vocabulary)
+        writer.add(a.classes)
+        for name, table in a.tables.items():
+            pair = [table, b.tables[name]]
+            if table.context.is_words:
+                pair = [
+                    CountTable(t.context, t.bits, t.start_bits, t.buckets, t.records, ids[t.rows], t.sums)
+                    for t, ids in zip(pair, new_ids, strict=True)
+                ]
+            writer.add(merge_tables(*pair))
+        info = {
+            "order": max(a.order, b.order),
+            "text": _merged_text([m.manifest.get("text") or {} for m in (a, b)]),
+            "data": a.manifest.get("data"),
+            "models": list(dict.fromkeys((*a.models, *b.models))),
+            "build": {"merged": [one for m in (a, b) for one in _builds(m.manifest.get("build"))][:MAX_PARTS]},
+        }
+        return writer.finish(a.alphabet, a.contexts, info)
+    finally:
+        if isinstance(columns, DirectoryColumns):
+            columns.discard()
+
+
+def _check_pair(a: Model, b: Model) -> None:
+    """MergeError unless the models fit."""
+    for model in (a, b):
+        if not isinstance(model, Model):
+            raise MergeError(f"only models can be merged, not {type(model).__name__}")
+    if a.alphabet.to_dict() != b.alphabet.to_dict():
+        raise MergeError("the models have different alphabets: build the shards with one alphabet (build_model(..., alphabet=...))")
+    if set(a.tables) != set(b.tables):
+        raise MergeError(f"the models have different contexts: {', '.join(sorted(set(a.tables) ^ set(b.tables)))}")
+    if not a.classes.same_as(b.classes):
+        raise MergeError(
+            "the models have different word classes: build one shard with the classes of the other (build_model(..., classes=...))"
+        )
+    for name, table in a.tables.items():
+        total = table.total() + b.tables[name].total()
+        if total > MAX_CHARS:
+            raise MergeError(f"the sum would count {total:,} characters or words in {name}: tables have room for {MAX_CHARS:,}")
+
+
+def _merged_text(texts: list[dict]) -> dict:
+    """What the manifest says about the texts of merged models: one flat list, of MAX_PARTS at most."""
+    parts = [part for text in texts for part in text.get("parts", [text])]
+    more = sum(text.get("more_parts", 0) for text in texts) + max(0, len(parts) - MAX_PARTS)
+    chars = min(sum(text.get("chars", 0) for text in texts), MAX_CHARS)
+    return {"chars": chars, "parts": parts[:MAX_PARTS], **({"more_parts": min(more, MAX_CHARS)} if more else {})}
+
+
+def _builds(build: dict | None) -> list[dict | None]:
+    return build["merged"] if build and "merged" in build else [build]
+
+
+def merge_vocabularies(a: Vocabulary, b: Vocabulary) -> tuple[Vocabulary, list[np.ndarray]]:
+    """The vocabulary of all words of both, and for each of the two the new ids of its words (rising with the old ones)."""
+    if not a.size and not b.size:
+        return a, [np.empty(0, np.uint32)] * 2
+    (packed_a, lengths_a), (packed_b, lengths_b) = vocabulary_words(a), vocabulary_words(b)
+    packed, lengths = np.concatenate([packed_a, packed_b]), np.concatenate([lengths_a, lengths_b])
+    order = np.lexsort(packed.T[::-1])
+    ordered = packed[order]
+    new = np.ones(order.size, bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    ids = np.empty(order.size, np.uint32)
+    ids[order] = (np.cumsum(new) - 1).astype(np.uint32)
+    return build_trie(ordered[new], lengths[order][new]), [ids[: a.size], ids[a.size :]]
