@@ -328,8 +328,9 @@ def inspect(path: str | None, contexts: bool, discounts: bool, mixer: bool, clas
 
     Without DIR, the newest model in models/.
     """
+    from charstat.listings import show_classes, show_contexts, show_discounts, show_mixer
     from charstat.progress import Steps
-    from charstat.report import show_classes, show_contexts, show_discounts, show_mixer, show_model
+    from charstat.report import show_model
 
     if contexts + discounts + mixer + classes > 1:
         raise click.UsageError("--contexts, --discounts, --mixer and --classes print different things: choose one")

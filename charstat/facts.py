@@ -37,8 +37,8 @@ def corpus_of(built_from: dict, model: str) -> Corpus:
 
 def model_facts(model: Model) -> dict:
     """What the commands report about a model; JSON values only."""
+    from charstat.listings import kind_name
     from charstat.registry import parse_models
-    from charstat.report import kind_name
     from charstat.storage import disk_bytes
 
     about = model.manifest
