@@ -25,9 +25,8 @@ import numpy as np
 from numba import njit
 
 from charstat.charmodel_api import CharModel
+from charstat.copies import copied, with_columns, without_columns
 from charstat.errors import StateError
-from charstat.ngram.overlay import Overlay
-from charstat.pickling import with_columns, without_columns
 from charstat.tree import ESCAPE, SYMBOLS
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 LIST_RARE_FROM = 0.01  # predict() lists the rare characters when the escape is at least this likely
 NO_GUESSES, NO_ROWS = np.empty(0, np.uint8), np.empty((0, SYMBOLS))
 F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T")
 
 
 @njit(cache=True, nogil=True)
@@ -66,18 +64,6 @@ def checked_out(out: np.ndarray | None, shape: tuple[int, ...], dtype: type = np
     if problems:
         raise ValueError(f"out cannot be filled: {'; '.join(problems)}")
     return out
-
-
-def copied(state: T) -> T:
-    """A copy of nested tuples of arrays; arrays that are read-only (a model's tables) are shared."""
-    if isinstance(state, np.ndarray):
-        return state.copy() if state.flags.writeable else state
-    if isinstance(state, Overlay):
-        return state.copied()
-    if isinstance(state, tuple):
-        parts = [copied(part) for part in state]
-        return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
-    return state
 
 
 def one_at_a_time(method: F) -> F:

@@ -126,18 +126,12 @@ def continue_word(cursor, first_word, symbol, families, rows, first_child, trie_
 
 @njit(cache=True, nogil=True, forceinline=True)
 def enter_word(fixed, s):
-    """start_word for a stream."""
+    """start_word for a stream: at the start of a text, and after every separator."""
     t = fixed.tables
     start_word(
         s.cursor, fixed.chains.first_word, s.identities, s.features,
         t.families, t.buckets, t.records, t.rows, t.words, s.word_rows, s.touched,
     )  # fmt: skip
-
-
-@njit(cache=True, nogil=True)
-def enter_text(fixed, s):
-    """Before the first symbol."""
-    enter_word(fixed, s)
 
 
 @njit(cache=True, nogil=True, forceinline=True)

@@ -20,7 +20,7 @@ from charstat.mixers.gates import Evidence, look_up
 from charstat.mixers.kernels import distribution, most_likely, move_on, path_probability, run, step, take_advice
 from charstat.mixers.layout import MixerLayout, MixerRates
 from charstat.mixers.logistic import Mixer, new_mixer
-from charstat.mixers.lookups import enter_text
+from charstat.mixers.lookups import enter_word
 from charstat.mixers.state import CLOCK, FAMILY_COLUMNS, MATCH_OFF, PREPARED, TREE_READY, Fixed, Stream, Tables, new_stream
 from charstat.ngram.contexts import Context
 from charstat.ngram.match import Match, end_match, ensure_match_room, new_match
@@ -139,7 +139,7 @@ class Mixture(SymbolModel):
         self.state = new_stream(self.layout, overlay, match, mixer)
         self.state.cursor[CLOCK] = clock
         self.state.cursor[MATCH_OFF] = not self._match
-        enter_text(self._fixed, self.state)
+        enter_word(self._fixed, self.state)
 
     def _clock(self) -> int:
         return int(self.state.cursor[CLOCK])

@@ -1,13 +1,32 @@
-"""What a stream's pickle leaves to the model: arrays that are part of the model's are stored as where they lie."""
+"""Copies of what a stream holds, which is nested tuples of arrays: in memory for fork(), and for pickle.
+
+A fork shares the arrays that nothing writes to. A pickle leaves the model's arrays to the model: of an array that is part of a column, it
+stores where it lies.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from charstat.ngram.overlay import Overlay
+
 if TYPE_CHECKING:
     from charstat.model import Model
+
+T = TypeVar("T")
+
+
+def copied(state: T) -> T:
+    """A copy of nested tuples of arrays; arrays that are read-only (a model's tables) are shared."""
+    if isinstance(state, np.ndarray):
+        return state.copy() if state.flags.writeable else state
+    if isinstance(state, Overlay):
+        return state.copied()
+    if isinstance(state, tuple):
+        return _rebuilt(state, [copied(part) for part in state])
+    return state
 
 
 class Part(NamedTuple):
