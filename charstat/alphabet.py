@@ -188,7 +188,7 @@ class Alphabet:
     def rare_probability(self, char: str) -> float:
         """P(char | escape) of a character without a symbol of its own. ArgumentError for anything but a character."""
         if not isinstance(char, str) or len(char) != 1:
-            raise ArgumentError(f"a string of one character is wanted, not {char!r:.40}")
+            raise ArgumentError(f"expected a string of one character, not {char!r:.40}")
         distinct = len(self.rare)
         whole = self._rare_total + distinct + 1
         if char in self.rare:

@@ -28,7 +28,7 @@ def tilt(nll: np.ndarray, logp_hint: np.ndarray, hint: np.ndarray, target: np.nd
     if nll.ndim != 1 or not nll.shape == logp.shape == hint.shape == target.shape or beta.shape not in ((), nll.shape):
         shapes = ", ".join(str(a.shape) for a in (nll, logp, hint, target, beta))
         raise ArgumentError(
-            f"nll, logp_hint, hint and target must have one length, and beta too if it is no number: their shapes are {shapes}"
+            f"nll, logp_hint, hint and target must have one length, and beta too unless it is one number: their shapes are {shapes}"
         )
     if hint.dtype.kind not in "iu" or target.dtype.kind not in "iu":
         raise ArgumentError(f"hint and target must be token ids, not {hint.dtype} and {target.dtype}")

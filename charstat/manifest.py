@@ -2,9 +2,9 @@
 
     {"format": "charstat-model", ..., "arrays": {...}, "sha256": "..."}     sha256: of the file without that last field, byte for byte
 
-Every field that charstat reads has a name, a type and a range here, and nowhere else; names that stand in no table here are refused, but
-for those inside `data`, which describes the text in whatever words the caller chose. What must fit together (places in the columns, bits
-of a table) is model.py's and verify.py's.
+Every field that charstat reads has its name, type and range here, and nowhere else. Names that are not listed here are refused, except
+inside `data`, which describes the text in whatever words the caller chose. What must fit together (places in the columns, bits of a
+table) is checked by model.py and verify.py.
 
 What a manifest can cost is bounded: MAX_BYTES on disk, JSON nested as deep as Python's reader goes, and lists no longer than said here.
 """
@@ -40,7 +40,7 @@ Check = Callable[[Any, str], None]
 
 def _wrong(where: str, wanted: str, value: object) -> ValueError:
     shown = repr(value) if not isinstance(value, dict | list | str) or len(value) < 40 else type(value).__name__
-    return ValueError(f"{where or 'the whole'}: {wanted} is wanted, not {shown[:80]}")
+    return ValueError(f"{where or 'the whole'} must be {wanted}, not {shown[:80]}")
 
 
 def whole(low: int, high: int) -> Check:
@@ -106,7 +106,7 @@ def record(fields: dict[str, Check], optional: dict[str, Check] | None = None) -
                 raise ValueError(f"{inside}{name} is missing")
         for name, item in value.items():
             if name not in known:
-                raise ValueError(f"{inside}{str(name)[:40]} is no field that this charstat knows")
+                raise ValueError(f"{inside}{str(name)[:40]} is not a field that this charstat knows")
             known[name](item, f"{inside}{name}")
 
     return check_record
@@ -228,7 +228,7 @@ def parse(data: bytes) -> Any:
     """The JSON value in the bytes. ValueError for whatever is none, nested too deep, or holds numbers that JSON has not."""
 
     def refuse(name: str) -> None:
-        raise ValueError(f"{name} is no number")
+        raise ValueError(f"{name} is not a number")
 
     def finite(digits: str) -> float:
         return value if math.isfinite(value := float(digits)) else refuse(digits)

@@ -20,13 +20,17 @@ from charstat.errors import AuditFailed
 @click.option("--probes", type=click.IntRange(1), default=DEFAULT_PROBES, show_default=True, metavar="N",
               help="Other futures to try; each replays the text.")  # fmt: skip
 @click.option("--positions", type=click.IntRange(1), default=DEFAULT_POSITIONS, show_default=True, metavar="N",
-              help="Where to charge all that could have come.")  # fmt: skip
+              help="Positions where everything that could have come is charged.")  # fmt: skip
 @click.option("--tolerance", type=click.FloatRange(0, 1), default=DEFAULT_TOLERANCE, show_default=True, metavar="X",
               help="Of bits, and of sums of probabilities.")  # fmt: skip
 @click.option("--seed", type=int, default=1, show_default=True, metavar="N", help="Of the probes.")
 @click.option("--predictor", metavar="NAME", help="Which model to open on a model directory.  [default: the one it was built for]")
 @click.option(
-    "--train", "train_path", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="What a submission's train() gets."
+    "--train",
+    "train_path",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="The text to hand to a submission's train().",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a single JSON object on stdout.")
 @click.pass_context
@@ -39,7 +43,7 @@ def audit_command(
     The model is a model directory, a submission's file (its train() gets --train), or a function that makes a model, as
     package.module:function or file.py:function. It needs reset() and score(text), nll(ids), or predict() and observe().
 
-    Exit status: 0 nothing was caught, 5 something was. It runs the submission's code: run only code that you trust.
+    Exit status: 0 nothing was caught, 5 something was. It runs the submission's code: audit only code that you trust.
     """
     from charstat.auditing.checks import audit
     from charstat.auditing.show import show_audit

@@ -57,7 +57,7 @@ class Subject:
         self.asks = callable(getattr(self.model, "predict", None)) and callable(getattr(self.model, "observe", None))
         self.forks = callable(getattr(self.model, "fork", None))
         if not callable(getattr(self.model, "reset", None)):
-            raise UserError(f"{self.name} has no reset(): the audit starts a text again and again")
+            raise UserError(f"{self.name} has no reset(): the audit must be able to start the text again")
 
     def _make(self) -> Any:
         return self.guarded("the factory", self.factory)

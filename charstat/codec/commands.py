@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 _files = click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path())
 _out = click.option("-o", "--out", type=click.Path(), metavar="FILE", help="Where the result goes; - is stdout. Only with one file.")
-_model = click.option(
-    "--model", "path", type=click.Path(), metavar="DIR", help="The model to predict with; decompressing needs the same one."
-)
+_model = click.option("--model", "path", type=click.Path(), metavar="DIR", help="The model to predict with; decompress needs the same one.")
 _force = click.option("--force", is_flag=True, help="Overwrite what is there.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else, on stdout.")
 
@@ -41,10 +39,10 @@ def add_commands(cli: click.Group) -> None:
 @_force
 @_json
 def compress(files: tuple[str, ...], out: str | None, path: str | None, order: int | None, test: bool, force: bool, as_json: bool) -> None:
-    """Compress files with the mixture's own probabilities; FILE becomes FILE.cst, and stays. - is stdin.
+    """Compress files with the mixture's own probabilities. FILE becomes FILE.cst, and is kept. - is stdin.
 
-    Without --model the result needs nothing else to be read, and everything is learned from the file itself: any file goes. With --model
-    it is smaller, and only the same model reads it. Some 20 to 80 thousand characters a second, in both directions.
+    Without --model, everything is learned from the file itself: any file will do, and nothing else is needed to decompress it. With
+    --model the result is smaller, but only the same model can read it. Speed: some 20 to 80 thousand characters a second, both ways.
     """
     from charstat.codec import files as codec
     from charstat.ngram.contexts import check_order
@@ -66,7 +64,7 @@ def compress(files: tuple[str, ...], out: str | None, path: str | None, order: i
         if test:
             with _named(name), steps.share(f"testing {_short(name)}") as progress:
                 if codec.decompress(result.data, model, progress) != data:
-                    raise CharstatError("it does not decompress to what it was; nothing was written")
+                    raise CharstatError("it does not decompress to the original; nothing was written")
         codec.write(place, result.data, name, force)
         rows.append({"file": name, "out": place, "bytes": len(data), "compressed_bytes": len(result.data), "chars": result.chars,
                      "mode": result.mode, "seconds": seconds, "tested": test})  # fmt: skip
@@ -81,10 +79,10 @@ def compress(files: tuple[str, ...], out: str | None, path: str | None, order: i
 @_force
 @_json
 def decompress(files: tuple[str, ...], out: str | None, path: str | None, test: bool, force: bool, as_json: bool) -> None:
-    """Decompress files that `charstat compress` made; FILE.cst becomes FILE, and stays. - is stdin.
+    """Decompress files that `charstat compress` made. FILE.cst becomes FILE, and is kept. - is stdin.
 
-    A file that is damaged, truncated or not charstat's is refused whole: status 2, with the block. Files decompress on machines where the
-    same versions compute the same floating-point numbers; where they do not, that is said, and nothing is written.
+    A file that is damaged, truncated or not charstat's is refused: exit status 2, with the number of the bad block. Files decompress on
+    machines where the same versions compute the same floating-point numbers; elsewhere the command says so, and writes nothing.
     """
     from charstat.codec import files as codec
 

@@ -1,4 +1,4 @@
-"""The compressed file: a header, blocks, an end; every part with a checksum of its own.
+"""The compressed file: a header, blocks, an end; each part with its own checksum.
 
     header   89 "CST"  magic
              version   1 byte: FORMAT_VERSION
@@ -32,7 +32,7 @@ from charstat.errors import FormatError
 
 MAGIC = b"\x89CST"
 FORMAT_VERSION = 1
-WITH_MODEL, TEXT, BYTES = 1, 2, 3  # modes: a model's alphabet; an alphabet of its own; bytes as two nibbles each
+WITH_MODEL, TEXT, BYTES = 1, 2, 3  # modes: a model's alphabet; the file's own; bytes as two nibbles each
 BLOCK_CHARS = 1 << 20
 CODE_ROOM = 32  # bytes that a character takes at most: decisions of at least 2**-17, rare characters 2**-53
 MAX_HEADER = 1 << 26
@@ -213,7 +213,7 @@ def _parse_body(body: bytes) -> Header:
         name, order = cursor.field().decode(), cursor.varint()
         packed = cursor.field()
         if cursor.at != len(body) or mode not in (WITH_MODEL, TEXT, BYTES) or (mode == TEXT) != bool(packed):
-            raise ValueError("it has other fields than an encoder writes")
+            raise ValueError("its fields are not those that an encoder writes")
         return Header(mode, version, engine, checksum, name, order, _parse_alphabet(packed) if packed else None)
     except (Incomplete, ValueError, KeyError, TypeError, AttributeError, RecursionError, zlib.error) as e:
         raise cursor.damaged(f"{type(e).__name__}: {e}") from e

@@ -81,7 +81,7 @@ def decompress(data: bytes, model: Model | None = None, progress: Progress | Non
     try:
         return content if isinstance(content, bytes) else content.encode("utf-8", UNDECODABLE)
     except UnicodeEncodeError as e:
-        raise FormatError("it holds text that never was bytes") from e
+        raise FormatError("it holds characters that stand for no bytes") from e
 
 
 def warm_up() -> None:

@@ -1,12 +1,12 @@
-"""What a compressed file stands on: a built model, or a model without counts that learns everything from the file itself.
+"""What predicts a compressed file: a built model, or a model without counts that learns everything from the file itself.
 
     with a model     the file is small, and needs the same model to be read
     text             characters, with the 127 most frequent ones as symbols (the alphabet is in the header) and all contexts
     bytes            every byte as two symbols, its high and its low half, 16 of each; character orders and sparse contexts only
 
 Bytes are two symbols because a model has 127 symbols of its own and escapes are all alike to its contexts: 256 values in 127 symbols
-would blind it where binary files differ most. Bytes that are no UTF-8 are characters, too (U+DC80 .. U+DCFF, Python's surrogateescape), so
-that text with a few of them stays text, and text in another encoding of one byte a character as well.
+would blind it where binary files differ most. Bytes that are not UTF-8 are characters, too (U+DC80 .. U+DCFF, Python's surrogateescape), so
+that text with a few of them stays text, and so does text in another one-byte encoding.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NAME_BYTES = 64  # of a model's name in a header
 
 @dataclass(frozen=True)
 class Source:
-    """A mode, a model to predict with, and what the header says of them."""
+    """A mode, a model to predict with, and what the header says about them."""
 
     mode: int
     model: Model
@@ -69,14 +69,14 @@ def source_of_bytes(order: int | None = None) -> Source:
 
 
 def source_for(header: Header, model: Model | None) -> Source:
-    """What a file with this header is decoded with. UserError if that is another model than the one given, or none was."""
+    """What decodes a file with this header. UserError if it needs a model and none was given, or another one."""
     if header.mode == WITH_MODEL:
-        wanted = f"{header.name or 'without a name'} (checksum {header.checksum.hex()})"
+        wanted = f"the model {header.name}".rstrip() + f" (checksum {header.checksum.hex()})"
         if model is None:
-            raise UserError(f"compressed with the model {wanted}: name its directory with --model")
+            raise UserError(f"compressed with {wanted}: name its directory with --model")
         source = source_with(model)
         if source.checksum != header.checksum:
-            raise UserError(f"compressed with the model {wanted}, not with {source.name or 'this one'} ({source.checksum.hex()})")
+            raise UserError(f"compressed with {wanted}, not with {source.name or 'this one'} ({source.checksum.hex()})")
         return source
     return source_of_text(header.alphabet, header.order) if header.mode == TEXT else source_of_bytes(header.order)
 
@@ -85,7 +85,7 @@ def check_engine(header: Header, engine: int) -> None:
     """FormatError if the file was written by a mixture with other numbers."""
     if header.engine != engine:
         raise FormatError(
-            f"compressed by charstat {header.version} with another mixture than this charstat {__version__} has (engine "
+            f"compressed by charstat {header.version}, whose mixture is not that of this charstat {__version__} (engine "
             f"{header.engine:08x}, here {engine:08x}): decompress it with the version that wrote it"
         )
 
@@ -139,5 +139,5 @@ def bytes_of(halves: np.ndarray) -> bytes:
     """The inverse of halves_of(). FormatError if these are no halves of bytes."""
     pairs = halves[: halves.size // 2 * 2].reshape(-1, 2)
     if halves.size % 2 or (pairs[:, 0] > 15).any() or (pairs[:, 1] < 16).any() or (pairs[:, 1] > 31).any():
-        raise FormatError("the halves of its bytes do not fit")
+        raise FormatError("its halves do not make bytes")
     return (pairs[:, 0] << 4 | pairs[:, 1] - 16).astype(np.uint8).tobytes()

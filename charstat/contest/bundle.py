@@ -48,7 +48,7 @@ def submission_source(preset: Preset, backend: str, author: str) -> tuple[str, d
     if backend not in BACKENDS:
         raise UserError(f"no backend is named {backend!r}: there are {', '.join(BACKENDS)}")
     if not HANDLE.fullmatch(author):
-        raise UserError(f"{author!r} is no handle of the contest's: give --author @name, letters, digits and hyphens")
+        raise UserError(f"{author!r} is not a handle: give --author @name, with letters, digits and hyphens")
     sources = embedded_sources(preset, backend)
     parts = []
     for path, source in sources.items():
@@ -71,7 +71,7 @@ def submission_source(preset: Preset, backend: str, author: str) -> tuple[str, d
 
 
 def write_bundle(out: str | os.PathLike, preset: str | Preset = "gate", backend: str = "cpu", *, author: str) -> Bundle:
-    """Write out/submission.py and out/README.md and say what is in them. Files of theirs that are there already are replaced if they are a bundle's.
+    """Write out/submission.py and out/README.md; returns what is in them. Files of an earlier bundle are replaced.
 
     author: the handle in the contest's table, such as "@name". UserError for a preset, backend or handle that cannot be; FormatError if
     another submission.py or README.md is there; ResourceError if the directory cannot be written.

@@ -98,7 +98,7 @@ class Child:
         sys.modules["wikitext"] = self.runner
         spec = importlib.util.spec_from_file_location("submission", self.path)
         if spec is None:
-            raise ImportError(f"{self.path} is no Python file")
+            raise ImportError(f"{self.path} is not a Python file")
         module = sys.modules["submission"] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         self.train = getattr(module, "train", None)
