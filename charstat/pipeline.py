@@ -1,7 +1,6 @@
 """The counting of a text: encode it, hand it to a backend, collect the tables. What build_model and the contest's entry share.
 
-count_tables() is told of nothing but what it needs; who calls it (counting.py, contest/entry.py) decides what is measured, checked and
-written. A Watch follows the work, and can stop it at any step by raising an exception.
+count_tables() is told only what it needs; its callers (counting.py, contest/entry.py) decide what is measured, checked and written. A Watch follows the work, and can stop it at any step by raising an exception.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     <parent>/.<name>.XXXXXXXX.charstat-old      where the earlier model waits, on systems that cannot exchange two names
 
 Linux exchanges the two directories atomically (renameat2, RENAME_EXCHANGE), so that there is a whole model at `path` at every moment.
-Elsewhere two renames do it, and who finds nothing at `path` but an earlier model waiting puts it back (recover).
+Elsewhere two renames do it, and whoever finds nothing at `path` but an earlier model waiting puts it back (recover).
 
 A directory is replaced if it is empty, or holds a model's manifest and no other file than that one lists; anything else is refused,
 by name. It is looked at before a build, and again after the exchange, when nobody can put a file into it by its path any more: if there
@@ -68,7 +68,7 @@ def uninterrupted() -> Iterator[None]:
 def locked(folder: Path) -> Iterator[None]:
     """Alone among charstat's processes, as far as the file system has locks; held for as long as a few renames take.
 
-    Who holds it longer than LOCK_S is none of them, and is not waited for: the lock keeps builds out of each other's way, no more.
+    Nobody waits longer than LOCK_S: what holds it for so long is not charstat, and all it does is keep builds out of each other's way.
     """
     handle, end = lock(folder), time.monotonic() + LOCK_S
     while handle is None and time.monotonic() < end and _has_locks(folder):
@@ -134,7 +134,7 @@ def _beside(path: Path, suffix: str) -> list[Path]:
 
 
 def own_names(folder: Path) -> set[str]:
-    """The names of the files that charstat has written into a model directory, its manifest says which; empty for any other directory."""
+    """The names of the files that charstat has written into a model directory, as its manifest lists them; empty for any other."""
     about = peek(folder)
     if about is None:
         return set()
@@ -171,7 +171,7 @@ def read_file(name: str | os.PathLike, most: int, dir_fd: int | None = None) -> 
 
 
 def open_file(name: str | os.PathLike, dir_fd: int | None = None) -> int:
-    """A descriptor of a regular file. OSError for what is none: it is not waited for."""
+    """A descriptor of a regular file. OSError, without waiting, for anything else."""
     handle = os.open(name, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0), dir_fd=dir_fd)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
@@ -180,7 +180,7 @@ def open_file(name: str | os.PathLike, dir_fd: int | None = None) -> int:
 
 
 def check_target(path: Path, shown: Path | None = None) -> bool:
-    """Whether something is there, that may be replaced. FormatError, naming it, if it may not; OSError if it cannot be looked at.
+    """Whether something is there that may be replaced. FormatError, naming it, if it may not; OSError if it cannot be looked at.
 
     shown: what messages call it.
     """

@@ -1,7 +1,7 @@
 """What the kernels rely on, checked: Model.load(verify="full") runs this over every value of every array.
 
-Kernels look up without asking whether an index is in range. That holds for what a build writes; of a directory that came from
-elsewhere it has to be established. Checksums cannot do that: whoever changes an array can change its checksum.
+Kernels look up without asking whether an index is in range. What a build writes is safe; a directory from
+elsewhere has to be checked. Checksums cannot do that: whoever changes an array can change its checksum.
 
     buckets     rise, and end at the number of contexts; a context's identity belongs to its bucket, and identities rise
     records     first rows rise strictly from 0 to the number of rows: no context is empty

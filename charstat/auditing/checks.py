@@ -1,15 +1,15 @@
-"""The audit: seven questions to a model of the next character or token, each asked often, none of which needs its source.
+"""The audit: seven questions to a model of the next character or token, each asked many times; none needs its source.
 
     causality      change what comes later: nothing that was charged before may change
     sum            what would be charged for each unit that could come, as probabilities, adds up to 1 at most
-    agreement      predict() says of every unit what is charged for it
+    agreement      predict() gives every unit the probability that is charged for it
     order          what is charged for a unit is what the state before it said; being asked teaches nothing
     one pass       reset() forgets the text: a second run charges the same
     chunks         in pieces, the text costs what it costs as a whole
-    denominator    the figures that a model reports are its charges over the text's own characters or bytes
+    denominator    the figures that a model reports are its charges divided by the text's own characters or bytes
 
 C1 to C4 are the conditions of score-first evaluation as OpenAI's parameter-golf states them: causal, normalised and independent of the
-target, scored before learned, one pass. The checks see the first characters of a text; what a model does only later, they do not see.
+target, scored before learned, one pass. The checks see the first characters of a text, not what a model does only later.
 """
 
 from __future__ import annotations

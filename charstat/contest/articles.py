@@ -1,5 +1,5 @@
-"""Another way to choose text: whole articles at even distances over the whole of it, more topics for the same work. No preset takes it:
-bench/gate_sweep.py found no difference on average, and single samples that differ by more than half a point (bench/contest/).
+"""Another way to choose text: whole articles at even distances over the whole of it, more topics for the same work. No preset uses it:
+bench/gate_sweep.py found no difference on average, while single samples differ by more than half a point (bench/contest/).
 
 An article starts at a line " = Title = "; the lines of its sections have two equals signs or more. Nothing here looks at val.
 """

@@ -1,7 +1,7 @@
 """The parent's end of the runner: starts the child that holds a submission, asks it for one step after the other, and ends it.
 
-Every step has a limit, which is kept here, whatever comes through the pipe or does not: nothing blocks beyond it. What the child says is
-believed only if it is the answer to what was asked (child.py), of a sensible length and form; anything else is a broken submission.
+Every step has a time limit, which is enforced here: nothing that comes through the pipe, or fails to come, blocks beyond it. What the child
+says is believed only if it is the answer to what was asked (child.py), of a sensible length and form; anything else is a broken submission.
 
 On Linux, in addition: whatever the submission started is ended with it, in its process group or not (an orphan becomes a child of
 this process, which ends those that it did not have before); this process's memory and files cannot be read by it; and the command
@@ -191,8 +191,8 @@ def child_pids() -> set[int]:
 
 
 def end_children(before: set[int]) -> None:
-    """End the processes that became children of this one since `before`: a submission's, whose own parents have ended. Those that they have
-    become children then, and are ended, too."""
+    """End the processes that became children of this one since `before`: a submission's, whose own parents have ended. Their children then
+    become children of this one, and are ended, too."""
     until = time.monotonic() + END_S
     while (orphans := child_pids() - before) and time.monotonic() < until:
         for pid in orphans:

@@ -3,15 +3,15 @@
     reached_sources(seeds)      {path: source}, in the order of imports: a file comes after those that it imports
 
 Found without running anything: from the seeds on, every name that a kept definition uses is kept, in its own module or where it was
-imported from. A method is kept if an attribute of its name is used anywhere in what is kept (but for those of a base class that all its
-classes have of their own), and so are methods with double underscores, but for those said to be unused: too many rather than too few.
+imported from. A method is kept if its name is used as an attribute anywhere in what is kept, unless every class derived from its class has
+its own; methods with double underscores are kept, too, except those that are said to be unused. Too many rather than too few.
 
-What is not kept is cut out by lines. The others stay as they are, comments included, but for the names of imports that nothing needs any
-more, docstrings, of which the first sentence stays, more than one empty line, and tabs for four spaces. Annotations keep nothing: they
-are never evaluated.
+What is not kept is cut out by lines. The other lines stay as they are, comments included, with four exceptions: imports lose the names that
+nothing needs any more, docstrings all but their first sentence, empty lines all but one, and four spaces become a tab. Annotations keep
+nothing: they are never evaluated.
 
-It relies on what holds in this package: no `import *`, no definition under a condition but in try, no name looked up by a string but with
-getattr(), and nothing that a module does when it is imported, other than to define.
+It relies on what holds in this package: no `import *`, no conditional definitions except in try, no name looked up by a string except with
+getattr(), and no module that does more, when it is imported, than define names.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ PAGE = """\
 
 1. `train()` takes the first {chars} of the training text{gpu} and counts, for {n_contexts} contexts, what came next. {held_out}
 2. The contexts are the last 0 to {order} characters, and the letters of the current word so far together with words before it ({preset} of `charstat`).
-3. Counts lie in sorted tables. Words are counted once a word, and read through the range of the sorted vocabulary that begins with the letters so far.
+3. Counts lie in sorted tables. Word n-grams are counted once per word, and read through the range of the sorted vocabulary that begins with the letters so far.
 4. A character is predicted as some five binary decisions down a fixed Huffman-like tree of 128 symbols.
 5. At each decision every context has two votes: its static counts, and counts of what the text being read has shown (which fade).
 6. A vote is a log-odds, learned for each context, count and ratio; three chains of all contexts from short to long give three more.
@@ -52,7 +52,7 @@ which are scored, were not tuned on; they were looked at now and then while the 
 shape, and to report a figure. Constants are a few dozen numbers in the sources; no weight is shipped.
 
 **How to read it:** `submission.py` holds the sources as text, one heading a file: {files} files, {kilobytes} kB, what `charstat {version}` has
-under these paths, less the definitions that nothing here reaches. SHA-256 of the sources: `{sha256}`.
+under these paths, without the definitions that nothing here uses. SHA-256 of the sources: `{sha256}`.
 
 **How to reproduce:**
 
@@ -74,7 +74,7 @@ MIT licence, the charstat authors. Nothing in it was copied from other submissio
 """
 
 HYPOTHESES = {
-    "gate": "a few million characters, counted once, pass the gate of 0.70 if the learning is left to the reading: seconds of one processor in place "
+    "gate": "a few million characters, counted once, pass the gate of 0.70 if the learning is left to the reading: seconds of one processor instead "
     "of minutes of a GPU.",
     "full": "counts of the whole text, mixed online, come close to the nets of the table for a fraction of their energy.",
 }
@@ -132,11 +132,11 @@ def _expected(m: dict[str, Any] | None, bundle: Bundle) -> str:
     lines = [
         (
             f"- Accuracy **{m['accuracy']:.4f}** on val's first {m['val_chars']:,} characters, after counting {m['counted']} of {m['text']}. "
-            f"WikiText-103's own train was not at hand: expect another third digit. {m['windows']}"
+            f"WikiText-103's own train was not at hand: expect a different third digit. {m['windows']}"
         ),
         f"- `train()`: **{m['seconds']:.2f} s**, {m['cpu_s']:.2f} s of CPU time, on {m['machine']}.{changed}",
         (
-            "- Energy: no joule was measured, for want of a counter. The least that the rules can charge for these seconds: "
+            "- Energy: no joules were measured, because there was no counter. The least that the rules can charge for these seconds: "
             f"{m['floor_dev_J']:,.0f} J on dev (50 W · seconds, the floor of its total); on main what the GPU draws beyond 50 W, some 0 to 16 W for one that idles."
         ),
     ]
@@ -147,4 +147,4 @@ def _expected(m: dict[str, Any] | None, bundle: Bundle) -> str:
             f"at 60 W of an idle GPU some {60 * start_s:.0f} J on top for any submission. For the CPU it charged {m['cpu_dev_J']:,.0f} J "
             f"({m['cpu_counted_by']})."
         )
-    return "\n".join([*lines, "- Nothing of this has run on the contest's machine, or on any GPU."])
+    return "\n".join([*lines, "- None of this has run on the contest's machine, or on any GPU."])

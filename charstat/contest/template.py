@@ -2,7 +2,7 @@
 
 How to read it: this page unpacks and imports what follows; FILES holds the sources, one heading a file, imports before those that use
 them, up to charstat/contest/entry.py with train() and the model. Each is what the release named below has under that path, without the
-definitions that nothing here reaches. `charstat bundle` of that release writes this file again, byte for byte.
+definitions that nothing here uses. `charstat bundle` of that release writes this file again, byte for byte.
 
 On import, which is not metered, the sources go into a private directory of the user's cache, numba is installed into another one
 if it is missing (see charstat/contest/environment.py for the versions), and what runs is compiled. train() counts characters; where SETTINGS
@@ -47,7 +47,7 @@ def _own_directory(path):
     os.makedirs(path, mode=0o700, exist_ok=True)
     about = os.lstat(path)
     if not stat.S_ISDIR(about.st_mode):
-        raise OSError("it is no directory")
+        raise OSError("it is not a directory")
     if hasattr(os, "getuid") and about.st_uid != os.getuid():
         raise OSError("it belongs to another user")
     if about.st_mode & 0o022:

@@ -1,6 +1,6 @@
 """A mixture advised by other models: each expert's probabilities are one more input of the logistic mixer.
 
-Experts see the same text and learn from it by themselves; the mixer learns how far to trust each. An expert is anything with
+Experts see the same text and learn from it on their own; the mixer learns how far to trust each. An expert is anything with
 reset(), observe(char) and probabilities() over the mixture's 128 symbols: PPM, context-tree weighting, Kneser-Ney, or a
 neural net's distribution mapped to characters.
 """
@@ -45,7 +45,7 @@ class AdvisedMixture(CharModel):
         self._advised = False
 
     def reset(self, keep_learning: bool = False) -> None:
-        """As Mixture.reset, for the mixture and every expert (whose reset() must know keep_learning only if it is used)."""
+        """As Mixture.reset, for the mixture and every expert (whose reset() needs keep_learning only if it is used)."""
         how = {"keep_learning": True} if keep_learning else {}
         for model in (self.mixture, *self.experts):
             model.reset(**how)

@@ -1,6 +1,6 @@
-"""What the longest context knows, for gates: a net that is mixed by hand can be told where counts are worth listening to.
+"""What the longest context knows, for gates: they show whoever mixes a net by hand where the counts are worth trusting.
 
-Of the longest character context that was ever seen before, static and online counts added up: its order, how often it was seen, how many
+For the longest character context that was seen before, with static and online counts added up: its order, how often it was seen, how many
 different symbols followed, and the entropy of those counts.
 """
 

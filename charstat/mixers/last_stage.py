@@ -1,6 +1,6 @@
-"""The last stage: a decision's probability, corrected by how often the mixer was right before in a like place.
+"""The last stage: a decision's probability, corrected by how often the mixer was right before in similar places.
 
-Two maps look at the mixer's probability p of a decision, each in a context of its own:
+Two maps look at the mixer's probability p of a decision, each in another context:
 
     map 0    the node and the previous character
     map 1    the node and the last two characters, hashed
@@ -9,7 +9,8 @@ Two maps look at the mixer's probability p of a decision, each in a context of i
     p' = (1 - 2 SHARE) p + SHARE (q_0 + q_1)
     after the bit: both points move towards it by RATE, each by its part of the interpolation
 
-Nodes that are hardly reached are left alone. A row starts as the identity, so a map that has seen nothing changes nothing. The mixer learns from p, not from p'.
+Nodes that are hardly reached are left alone. A row starts as the identity, so a map that has seen nothing changes nothing. The mixer
+learns from p, not from p'.
 Adaptive probability maps: Mahoney, "Adaptive weighing of context models for lossless data compression", 2005 (PAQ6/7).
 """
 

@@ -40,8 +40,8 @@ class Mixture(SymbolModel):
     """A stream on a model.
 
     rates: tuning of the mixer; None for the defaults, with which a warm start was learned, too. overlay_limit: contexts that each family
-    of the overlay holds before it forgets the older half. contexts: names of those that are mixed; all of the model's by default but order
-    0, which the bias at every node stands for. match: whether the match model is mixed. experts: how many other models give advice: their
+    of the overlay holds before it forgets the older half. contexts: names of those that are mixed; by default all of the model's except
+    order 0, whose place the bias at every node takes. match: whether the match model is mixed. experts: how many other models give advice: their
     probabilities are inputs like the others, each with a learned weight (a neural net's, PPM's, any). warm_start: begin with the model's
     warm start, where it has one and it fits (all contexts, the match model), or with one that learn_warm_start gave, advice included;
     warm_start_chars says from how many characters it was learned, 0 without. ContextError for contexts that the model lacks, FormatError

@@ -132,7 +132,7 @@ def push_classes(features, small, large):
 def push_word(features, word_hash, lower_hash, shape, first_kind, last_three, small, large):
     """Make a finished word w1, the former w1 w2, and so on. features: uint64 [N_FEATURES], see hashing.WORD_FEATURES.
 
-    small, large: its classes (classes.class_features). The topic is no matter of one word: features[TOPIC] is set apart.
+    small, large: its classes (classes.class_features). The topic does not depend on one word alone: features[TOPIC] is set elsewhere.
     """
     push_hash(features, word_hash)
     push_form(features, word_hash, lower_hash, shape, first_kind, last_three)
