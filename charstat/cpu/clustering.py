@@ -125,17 +125,6 @@ class Clustering:
         """The log ratio of every column in every cluster: float32 [columns, clusters]."""
         return self._ratios(*self._totals())
 
-    def information(self) -> float:
-        """Mutual information of cluster and column, averaged over blocks: nats for each count."""
-        totals, (of_column, of_cluster, of_all) = self._totals()
-        nats = 0.0
-        for b in range(of_all.size):
-            part = totals[b * self.block : (b + 1) * self.block].astype(np.float64)
-            expected = of_column[b * self.block : (b + 1) * self.block, None] * of_cluster[b] / max(of_all[b], 1)
-            seen = part > 0
-            nats += float((part[seen] * np.log(part[seen] / expected[seen])).sum()) / max(of_all[b], 1)
-        return nats / of_all.size
-
     def _totals(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """q (int64 [columns, clusters]), and n, s and N: int64 [columns], [blocks, clusters], [blocks]."""
         parts = [np.zeros((self.rows.width, self.clusters), np.int64) for _ in range(self._threads)]

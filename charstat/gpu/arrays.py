@@ -86,9 +86,6 @@ class CupyArrays:
         free += self._pool.free_bytes()
         return free if self.limit_bytes is None else min(free, self.limit_bytes - self._pool.used_bytes())
 
-    def total_bytes(self) -> int:
-        return self.xp.cuda.runtime.memGetInfo()[1]
-
     def synchronize(self) -> None:
         """Wait for the counting stream; copies to the host go on (see transfer.py)."""
         self.xp.cuda.get_current_stream().synchronize()

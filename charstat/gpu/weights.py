@@ -39,7 +39,7 @@ from charstat.tree import SYMBOLS, TreeArrays
 NO_SPLIT = np.int8(-1)
 MAX_SLOTS = 1 << 31
 WORK_BYTES = 400  # that a row takes while its weights are computed; a position that is looked up takes fewer
-I1, I2, I3 = np.int64(1), np.int64(2), np.int64(3)
+I1, I2 = np.int64(1), np.int64(2)
 
 
 class Trees(NamedTuple):

@@ -16,7 +16,6 @@ from charstat.tree import SYMBOLS
 NOTHING, QUOTE, OPENING, CLOSING, ENDING = range(5)  # what a symbol does
 ACTIONS = {'"': QUOTE, "“": QUOTE, "”": QUOTE, "(": OPENING, "[": OPENING, ")": CLOSING, "]": CLOSING, "\n": ENDING}
 NONE_OPEN, QUOTE_OPEN, PARENTHESIS_OPEN = range(3)
-OPEN_KINDS = 2
 OPEN_LEVELS = 10  # 0, 1, .. 5 words, 6 to 8, 9 to 14, 15 to 24, more
 LONGEST_WORDS = 60
 
