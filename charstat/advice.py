@@ -114,22 +114,14 @@ def rows_of(advice: object, alphabet: Aligning) -> object:
     return np.stack(rows, axis=-2)
 
 
-def advice_for(advice: object, n: int, experts: int | None) -> tuple[Callable[[int, int], object], int]:
-    """(the advice for characters start .. end, as a function of both; how many experts it is from). ValueError unless it is for n characters.
-
-    experts: how many, if the caller knows it.
-    """
-    if isinstance(advice, np.ndarray):
-        experts = np.shape(advice)[1] if experts is None else experts
-        parts = [advice]
-    else:
-        parts = [advice] if isinstance(advice, Advice) else advice
-        experts = len(parts) if experts is None else experts
+def advice_for(advice: object, n: int) -> tuple[Callable[[int, int], object], int]:
+    """(the advice for characters start .. end, as a function of both; how many experts it is from). ValueError unless it is for n characters."""
+    parts = [advice] if isinstance(advice, Advice | np.ndarray) else advice
     if any(len(part) != n for part in parts):
         raise ValueError(f"advice must have a row for each of the {n:,} characters")
     if isinstance(advice, np.ndarray):
-        return lambda start, end: advice[start:end], experts
-    return lambda start, end: [part[start:end] for part in parts], experts
+        return lambda start, end: advice[start:end], advice.shape[1]
+    return lambda start, end: [part[start:end] for part in parts], len(parts)
 
 
 def advice_array(advice: object, alphabet: Aligning, n: int | None, experts: int) -> np.ndarray:

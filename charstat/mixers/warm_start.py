@@ -72,20 +72,18 @@ def checked_warm_start(chosen: bool | WarmStart, model: Model, layout: MixerLayo
     return WarmStart(model.warm_start, digest, model.warm_start_chars)
 
 
-def learn_warm_start(
-    model: Model, text: str, progress: Callable[[int], None] | None = None, advice: AnyAdvice | None = None, experts: int | None = None
-) -> WarmStart:
+def learn_warm_start(model: Model, text: str, progress: Callable[[int], None] | None = None, advice: AnyAdvice | None = None) -> WarmStart:
     """Observe a text that was not counted; what the mixer of all contexts learned from it. progress: told how many characters are done.
 
     advice: what experts say before each character, as for SymbolModel.score; stream(experts=n, warm_start=learned) then begins with the
-    weights that they earned. experts: how many; by default as many as the advice has. ValueError if the advice does not fit the text.
+    weights that they earned. ValueError if the advice does not fit the text.
     """
-    said = None
+    said, experts = None, 0
     if advice is not None:
         from charstat.advice import advice_for  # here, because a submission has no experts and leaves that file out
 
-        said, experts = advice_for(advice, len(text), experts)
-    stream = model.stream(warm_start=False, experts=experts or 0)
+        said, experts = advice_for(advice, len(text))
+    stream = model.stream(warm_start=False, experts=experts)
     stream.reset()
     for at in range(0, len(text), CHUNK_CHARS):
         end = min(at + CHUNK_CHARS, len(text))
