@@ -1,11 +1,11 @@
-"""All records of bench/contest/ again, from today's sources, and charstat/contest/measured.json, which the README beside a submission quotes.
+"""Writes the records of bench/contest/ again, from today's sources, and charstat/contest/measured.json, which a submission's README quotes.
 
     python bench/contest/record.py DATA [--label TEXT] [--presets gate,full]
 
 DATA has wiki.train.raw and wiki.valid.raw in the contest's layout. For each preset: `charstat bundle`, then `charstat contest --json` (gate: both
 contracts; full: main), each record with its stderr beside it; for gate, also the accuracy on every window of 60,000 characters of
-val from 120,000 on. Takes some 3 minutes on two idle cores with 135 M characters, 1 for gate alone. Run it with a Python that has
-codecarbon, or the dev record has a constant for the CPU.
+val from 120,000 on. It takes some 3 minutes on two idle cores with 135 M characters, 1 for gate alone. Run it with a Python that has
+codecarbon; without it, the dev record has a constant for the CPU.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from charstat.cpu.backend import CPUBackend
 HERE = Path(__file__).parent
 CONTRACTS = {"gate": ("main", "dev"), "full": ("main",)}
 WINDOW, FIRST = 60_000, 120_000
-DEV_W = 50.0  # what the dev rule charges for a second at the least
+DEV_W = 50.0  # the least that the dev rule charges for a second
 
 
 def run(submission: Path, data: str, contract: str) -> tuple[dict, str]:
