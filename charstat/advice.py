@@ -73,11 +73,11 @@ def checked_vocab(vocab: Sequence[str], unknown: str | None) -> list[str]:
         twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise ArgumentError(f"vocab has {twice!r} twice: each column stands for one character")
     if unknown is not None and unknown not in names:
-        raise ArgumentError(f"unknown is {unknown!r}, which is not in vocab")
+        raise ArgumentError(f"unknown is {unknown!r}, which vocab does not have")
     for name in names:
         if name != unknown and not (isinstance(name, str) and len(name) == 1):
             raise ArgumentError(
-                f"vocab has {name!r}, which is not a character: name the entry for all others with unknown=, and spell out bytes and tokens"
+                f"vocab has {name!r}, which is no character: name the entry for all others with unknown=, and spell out bytes and tokens"
             )
     return names
 

@@ -106,7 +106,7 @@ def record(fields: dict[str, Check], optional: dict[str, Check] | None = None) -
                 raise ValueError(f"{inside}{name} is missing")
         for name, item in value.items():
             if name not in known:
-                raise ValueError(f"{inside}{str(name)[:40]} is not a field that this charstat knows")
+                raise ValueError(f"{inside}{str(name)[:40]} is no field that this charstat knows")
             known[name](item, f"{inside}{name}")
 
     return check_record

@@ -362,7 +362,7 @@ class Model:
 
         Both must have one alphabet, the same contexts and, if they have any, the same word classes: build shards with alphabet= and
         classes=. Give a shard the text before it as history=, so that the n-grams and words across its start are counted, once;
-        without it, those few are missing. MergeError if the models do not fit.
+        without it, those few are missing. Weights of a context tree and the warm start are not kept. MergeError if the models do not fit.
         """
         from charstat.merging import merge_models
 

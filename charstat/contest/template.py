@@ -47,7 +47,7 @@ def _own_directory(path):
     os.makedirs(path, mode=0o700, exist_ok=True)
     about = os.lstat(path)
     if not stat.S_ISDIR(about.st_mode):
-        raise OSError("it is not a directory")
+        raise OSError("it is no directory")
     if hasattr(os, "getuid") and about.st_uid != os.getuid():
         raise OSError("it belongs to another user")
     if about.st_mode & 0o022:
