@@ -90,5 +90,5 @@ def file_text(path: str, first: int, chars: int | None) -> str:
     except OSError as e:
         raise CorpusError(f"cannot read {path!r}: {e.strerror or e}") from e
     if len(text) < first + 2:
-        raise CorpusError(f"{path!r} has {len(text):,} characters: an audit from character {first:,} on needs at least two more")
+        raise CorpusError(f"{path!r} has {len(text):,} characters: an audit from character {first:,} on needs two more at least")
     return text[first:]

@@ -85,7 +85,7 @@ def check_engine(header: Header, engine: int) -> None:
     """FormatError if the file was written by a mixture with other numbers."""
     if header.engine != engine:
         raise FormatError(
-            f"compressed by charstat {header.version}, whose mixture is not that of this charstat {__version__} (engine "
+            f"compressed by charstat {header.version} with another mixture than that of this charstat {__version__} (engine "
             f"{header.engine:08x}, here {engine:08x}): decompress it with the version that wrote it"
         )
 
