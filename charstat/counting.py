@@ -287,7 +287,7 @@ def build_model(
     a context tree are computed, too, for all orders. held_out_chars: how many characters at the end of the text are not counted; the
     mixture learns its warm start from them (mixers/warm_start.py). history: text before `text`, context only (for shards). alphabet: by
     default that of the text that is counted. classes: of words (Model.classes), for shards; learned from the text by default, where a
-    context looks at them, and valid with one alphabet only. backend, threads, memory_bytes: what counts, on how many threads, in how much buffer
+    context looks at them, and good for one alphabet. backend, threads, memory_bytes: what counts, on how many threads, in how much buffer
     memory. data: a description for the manifest. meter: a fresh EnergyMeter, which build_model enters around the counting. read: what
     reading the text took; it joins the phases in the manifest, and none of the figures of the counting. progress: called with a Progress.
 

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from charstat.counting import Progress as BuildProgress
     from charstat.ngram.contexts import Context
-    from charstat.pipeline import Progress as BuildProgress
 
 # Relative cost of each kind of table, measured on 4 M characters (order 14, default contexts, 2 threads). Only the bar uses it.
 EXACT_COST, HASHED_COST, CLASSES_COST, SPARSE_COST, WORDS_COST, ENCODE_COST = 2, 13, 5, 4, 4, 2

@@ -298,17 +298,17 @@ class TestAttacks:
                         os._exit(0)
                     os.setsid()
                     time.sleep(0.01)
-                    open({str(tmp_path / "alive")!r}, "w").write(str(time.monotonic()))
+                    open({str(tmp_path / "alive")!r}, "a").write(f"{{time.monotonic()}}\\n")  # one that is ended leaves no empty file
                 os._exit(0)
-            while not os.path.exists({str(tmp_path / "alive")!r}):  # so that there is something to end
-                time.sleep(0.005)
+            while not os.path.exists({str(tmp_path / "alive")!r}) or not os.path.getsize({str(tmp_path / "alive")!r}):
+                time.sleep(0.005)  # so that there is something to end
         """)
         submit(tmp_path, source)
         wait_for(tmp_path / "alive")
         time.sleep(0.3)
-        last = float((tmp_path / "alive").read_text())
+        last = (tmp_path / "alive").read_text()
         time.sleep(0.3)
-        assert float((tmp_path / "alive").read_text()) == last
+        assert (tmp_path / "alive").read_text() == last
 
     def test_the_pipe_held_open_holds_up_nobody(self, tmp_path):
         source = (

@@ -64,7 +64,7 @@ def compress(files: tuple[str, ...], out: str | None, path: str | None, order: i
         if test:
             with _named(name), steps.share(f"testing {_short(name)}") as progress:
                 if codec.decompress(result.data, model, progress) != data:
-                    raise CharstatError("it does not decompress to the original; nothing was written")
+                    raise CharstatError("it does not decompress to what it was; nothing was written")
         codec.write(place, result.data, name, force)
         rows.append({"file": name, "out": place, "bytes": len(data), "compressed_bytes": len(result.data), "chars": result.chars,
                      "mode": result.mode, "seconds": seconds, "tested": test})  # fmt: skip
