@@ -56,7 +56,10 @@ def test_the_python_runs(tmp_path, monkeypatch, capsys):
     assert names["guess"] in names["probabilities"] and len(names["bits"]) == len(" is executed")
     assert abs(sum(names["probabilities"].values()) + names["stream"].unlisted_mass - 1) < 1e-9
     assert names["decompressed"] == "The statement is executed" and len(names["compressed"]) < 120
-    assert names["whole"].n_rows == names["charstat"].build_model(names["text"], alphabet=names["alphabet"], classes=names["left"].classes).n_rows
+    assert (
+        names["whole"].n_rows
+        == names["charstat"].build_model(names["text"], alphabet=names["alphabet"], classes=names["left"].classes).n_rows
+    )
 
 
 @pytest.mark.parametrize("page", PAGES)
