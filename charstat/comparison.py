@@ -49,7 +49,7 @@ def ablate(model: Model, text: str, progress: Callable[[int, int], None] | None 
 
     Rows are {source, accuracy, bits_per_char, us_per_char, worth_bits, worth_accuracy}.
 
-    The first row is the mixture as it is, but without the model's warm start, which was learned with all sources together; In the
+    The first row is the mixture as it is, but without the model's warm start, which was learned with all sources together. In the
     other rows, worth_bits and worth_accuracy are what the source contributes: how much worse the mixture is without it, or better with
     it; us_per_char is the time it takes, the difference of two single timings.
     progress: called with (characters done, characters in all), over all rows and the warm-up.
