@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import pprint
@@ -20,22 +21,45 @@ from charstat.ngram.contexts import select_contexts
 FILE_NAME, README_NAME = "submission.py", "README.md"
 MARK = "made by `charstat bundle`"  # in the first line of both files: what carries it may be overwritten
 SEEDS = ("charstat.contest.entry:Entry", "charstat.contest.entry:warm_share", "charstat.contest.environment:provide_packages")
+EXPERT_SEED = "charstat.contest.expert:AdvisedEntry"
+EXPERT_PATH = "charstat/submitted_expert.py"  # where a submission carries the expert's file
+ENTRY_IMPORT = "from charstat.contest.entry import Entry\n"  # of the template
 FROM_OUTSIDE = ("reset", "observe", "predict", "train")  # methods that the runner and template.py call
 HANDLE = re.compile(r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})")
 UNUSED = ("__copy__", "__deepcopy__")  # nothing copies the model in place
 QUOTES = "'''"
 
 
-def embedded_sources(preset: Preset, backend: str) -> dict[str, str]:
-    """{path: source} of what a submission of that preset carries."""
-    left_out = ["charstat.ctw", "charstat.advice"]
+def embedded_sources(preset: Preset, backend: str, expert: str | None = None) -> dict[str, str]:
+    """{path: source} of what a submission of that preset carries. expert: the source of its expert's file."""
+    left_out = ["charstat.ctw", *([] if expert else ["charstat.advice"])]
     if not any(c.needs_classes for c in select_contexts(preset.contexts, preset.order)):
         left_out.append("charstat.cpu.classes")
     if backend == "cpu":
         left_out += ["charstat.gpu", "charstat.counting", "charstat.contest.cuda"]
     if not preset.held_out_chars:
         left_out.append("charstat.mixers.warm_start")
-    return reached_sources(SEEDS, FROM_OUTSIDE, left_out, UNUSED)
+    if expert is None:
+        return reached_sources(SEEDS, FROM_OUTSIDE, left_out, UNUSED)
+    return {**reached_sources((*SEEDS, EXPERT_SEED), FROM_OUTSIDE, left_out, UNUSED), EXPERT_PATH: expert}
+
+
+def expert_source(path: str | os.PathLike) -> str:
+    """The source of an expert's file. UserError unless it is Python with a function train(text) that can be carried as plain text."""
+    try:
+        source = Path(path).read_text(encoding="utf-8")
+        defined = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+    except OSError as e:
+        raise ResourceError(f"cannot read the expert {path}: {e.strerror or e}") from e
+    except (SyntaxError, ValueError) as e:
+        raise UserError(f"the expert {path} is not Python: {e}") from e
+    if "train" not in defined or len(defined["train"].args.args) != 1:
+        raise UserError(
+            f"the expert {path} has no function train(text): it must return a model with reset(), observe() and probabilities()"
+        )
+    if QUOTES in source or "\r" in source:
+        raise UserError(f'the expert {path} cannot be carried as it stands: use """ for its docstrings, and line breaks without \\r')
+    return source if source.endswith("\n") else source + "\n"
 
 
 def sources_sha256(sources: dict[str, str]) -> str:
@@ -43,13 +67,13 @@ def sources_sha256(sources: dict[str, str]) -> str:
     return hashlib.sha256("".join(f"{path}\n{source}" for path, source in sources.items()).encode()).hexdigest()
 
 
-def submission_source(preset: Preset, backend: str, author: str) -> tuple[str, dict[str, str]]:
-    """(submission.py, the sources in it); the same for the same arguments and package."""
+def submission_source(preset: Preset, backend: str, author: str, expert: str | None = None) -> tuple[str, dict[str, str]]:
+    """(submission.py, the sources in it); the same for the same arguments and package. expert: the source of its expert's file."""
     if backend not in BACKENDS:
         raise UserError(f"no backend is named {backend!r}: there are {', '.join(BACKENDS)}")
     if not HANDLE.fullmatch(author):
         raise UserError(f"{author!r} is not a handle: give --author @name, with letters, digits and hyphens")
-    sources = embedded_sources(preset, backend)
+    sources = embedded_sources(preset, backend, expert)
     parts = []
     for path, source in sources.items():
         assert QUOTES not in source and (not source or source.endswith("\n")), path
@@ -66,22 +90,29 @@ def submission_source(preset: Preset, backend: str, author: str) -> tuple[str, d
         "files": "{}\n\n" + "\n".join(parts),
     }
     template = (Path(__file__).parent / "template.py").read_text(encoding="utf-8")
+    assert ENTRY_IMPORT in template
+    if expert is not None:
+        template = template.replace(ENTRY_IMPORT, "from charstat.contest.expert import AdvisedEntry as Entry\n")
     # In one pass, so that no value is searched for the others' places.
     return re.sub(r'"@(\w+)@"', lambda found: values[found[1]], template), sources
 
 
-def write_bundle(out: str | os.PathLike, preset: str | Preset = "gate", backend: str = "cpu", *, author: str) -> Bundle:
+def write_bundle(
+    out: str | os.PathLike, preset: str | Preset = "gate", backend: str = "cpu", *, author: str, expert: str | os.PathLike | None = None
+) -> Bundle:
     """Write out/submission.py and out/README.md; returns what is in them. Files of an earlier bundle are replaced.
 
-    author: the handle in the contest's table, such as "@name". UserError for a preset, backend or handle that cannot be; FormatError if
+    author: the handle in the contest's table, such as "@name". expert: a Python file whose train(text) returns a model that advises the
+    mixture (contest/expert.py). UserError for a preset, backend or handle that cannot be; FormatError if
     another submission.py or README.md is there; ResourceError if the directory cannot be written.
     """
     if isinstance(preset, str):
         if preset not in PRESETS:
             raise UserError(f"no preset is named {preset!r}: there are {', '.join(PRESETS)}")
         preset = PRESETS[preset]
-    source, sources = submission_source(preset, backend, author)
-    bundle = Bundle(Path(out) / FILE_NAME, preset, backend, author, sources_sha256(sources), len(sources), len(source.encode()))
+    source, sources = submission_source(preset, backend, author, expert and expert_source(expert))
+    name = expert and Path(expert).name
+    bundle = Bundle(Path(out) / FILE_NAME, preset, backend, author, sources_sha256(sources), len(sources), len(source.encode()), name)
     files = {FILE_NAME: source, README_NAME: statement(bundle)}
     _write_all(Path(out), {name: content.encode() for name, content in files.items()})
     return bundle

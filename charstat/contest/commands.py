@@ -23,13 +23,16 @@ def add_commands(cli: click.Group) -> None:
 @click.option("--backend", type=click.Choice(["auto", "cpu", "gpu"]), default="cpu", show_default=True,
               help="What counts in train(); auto: a GPU where one works, otherwise the CPU.")  # fmt: skip
 @click.option("--author", required=True, metavar="@HANDLE", help="Who submits it: the handle in the contest's table.")
+@click.option("--expert", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+              help="A Python file whose train(text) returns a model of your own, such as a neural net: it is trained in train(), "
+              "and advises the mixture.")  # fmt: skip
 @_json
-def bundle(out: str, preset: str, backend: str, author: str, as_json: bool) -> None:
+def bundle(out: str, preset: str, backend: str, author: str, expert: str | None, as_json: bool) -> None:
     """Write a contest submission: submission.py, with the sources that it needs in it, and README.md."""
     from charstat.contest.bundle import write_bundle
     from charstat.contest.show import show_bundle
 
-    show_bundle(write_bundle(out, preset, backend, author=author), as_json)
+    show_bundle(write_bundle(out, preset, backend, author=author, expert=expert), as_json)
 
 
 @click.command()

@@ -132,6 +132,7 @@ class Reach:
         self._methods: list[int] = []  # those that stay, by identity
         self._derived: list[tuple[set[str], Item]] = []  # classes that are kept, with their bases
         self._made: set[str] = set()  # classes that are called
+        self._inherited: set[str] = set()  # methods that are called on super()
 
     def module(self, name: str) -> Module | None:
         """The package's module of that name; None for one that is not the package's, or left out."""
@@ -192,7 +193,7 @@ class Reach:
         if name not in self.attributes:
             return False
         derived = [item for bases_of, item in self._derived if bases in bases_of]
-        return bases in self._made or not derived or not all(name in item.methods for item in derived)
+        return bases in self._made or name in self._inherited or not derived or not all(name in item.methods for item in derived)
 
     def _place(self, module: Module, node: ast.AST) -> str:
         """module:name of what a name stands for."""
@@ -209,6 +210,8 @@ class Reach:
                 for source, name in imported(part).values():
                     self._keep_import(source, name)
             elif isinstance(part, ast.Attribute):
+                if isinstance(part.value, ast.Call) and getattr(part.value.func, "id", None) == "super":
+                    self._inherited.add(part.attr)
                 owner = module.imports.get(part.value.id) if isinstance(part.value, ast.Name) else None
                 if owner is None or owner[0].split(".")[0] == PACKAGE:
                     self.attributes.add(part.attr)

@@ -20,7 +20,7 @@ PAGE = """\
 
 <!-- made by `charstat bundle` -->
 
-**Paradigm:** counting, and online mixing of what was counted. No neural network, no gradient descent in training, no pre-trained anything.
+**Paradigm:** {paradigm}
 
 **Hypothesis:** {hypothesis}
 
@@ -36,7 +36,7 @@ PAGE = """\
 8. A match model votes for what followed the longest earlier repetition.
 9. Weights, log-odds and fading counts are learned in `observe()`, after the prediction was committed.
 10. `predict()` gives the distribution (main) or its most likely character (dev), by the annotation of the runner's `CharModel.predict`.
-
+{expert}
 **What is metered, and what is not.** Metered is `train()`: taking the characters, counting them{learned}. Not metered, by the contest's rules:
 the import (installing numba {numba} if it is missing, compiling, a warm-up on a made text), and the evaluation, in which the mixer learns: each
 character is learned from after it was predicted, never before. `valid_text` is not asked for.
@@ -73,6 +73,14 @@ from the clone's root: outside of the clone, submit.py fails when it writes the 
 MIT licence, the charstat authors. Nothing in it was copied from other submissions.
 """
 
+EXPERT = """\
+11. An expert, `{name}` (carried as `charstat/submitted_expert.py`), is trained in `train()` on the whole training text, and metered. Before each character
+    its probabilities are one more vote of the mixer, which learns how far to trust it.
+"""
+
+COUNTING = "counting, and online mixing of what was counted. No neural network, no gradient descent in training, no pre-trained anything."
+ADVISED = "counting, and online mixing of what was counted with what an expert says, `{name}`, which `train()` trains."
+
 HYPOTHESES = {
     "gate": "a few million characters, counted once, pass the gate of 0.70 if the learning is left to the reading: seconds of one processor instead "
     "of minutes of a GPU.",
@@ -82,7 +90,7 @@ HYPOTHESES = {
 
 @dataclass(frozen=True)
 class Bundle:
-    """A written submission. sha256: of the embedded sources; files: how many; bytes: of submission.py."""
+    """A written submission. sha256: of the embedded sources; files: how many; bytes: of submission.py; expert: the name of its file."""
 
     path: Path
     preset: Preset
@@ -91,6 +99,7 @@ class Bundle:
     sha256: str
     files: int
     bytes: int
+    expert: str | None = None
 
 
 def statement(bundle: Bundle) -> str:
@@ -98,7 +107,7 @@ def statement(bundle: Bundle) -> str:
     from charstat.contest.environment import NUMBA
     from charstat.ngram.contexts import select_contexts
 
-    preset, measured = bundle.preset, load_measured().get(bundle.preset.name)
+    preset, measured = bundle.preset, None if bundle.expert else load_measured().get(bundle.preset.name)
     held_out = f"The last {preset.held_out_chars:,} of them are not counted: the mixer learns from them what it begins with."
     gpu = f" ({preset.gpu_chars:,} where a GPU counts)" if bundle.backend != "cpu" and preset.gpu_chars != preset.chars else ""
     return PAGE.format(
@@ -107,7 +116,8 @@ def statement(bundle: Bundle) -> str:
         preset=f"`--contexts {preset.contexts} --order {preset.order}`", numba=NUMBA[0].rpartition("=")[2],
         learned=", and learning the mixer's start from the characters held out" if preset.held_out_chars else "",
         expected=_expected(measured, bundle), files=bundle.files, kilobytes=round(bundle.bytes / 1000), version=__version__, sha256=bundle.sha256,
-        backend="" if bundle.backend == "cpu" else f" --backend {bundle.backend}", author=bundle.author, **_row(measured),
+        paradigm=ADVISED.format(name=bundle.expert) if bundle.expert else COUNTING, expert=EXPERT.format(name=bundle.expert) if bundle.expert else "",
+        backend=("" if bundle.backend == "cpu" else f" --backend {bundle.backend}") + (f" --expert {bundle.expert}" if bundle.expert else ""), author=bundle.author, **_row(measured),
     )  # fmt: skip
 
 
@@ -127,7 +137,7 @@ def _row(measured: dict[str, Any] | None) -> dict[str, str]:
 
 def _expected(m: dict[str, Any] | None, bundle: Bundle) -> str:
     if m is None:
-        return "Nothing has been measured of this preset."
+        return f"Nothing has been measured of this preset{' with this expert' if bundle.expert else ''}."
     changed = "" if m["sources_sha256"] == bundle.sha256 else " The sources have changed since: measure again (`bench/contest/record.py`)."
     lines = [
         (
