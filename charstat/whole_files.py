@@ -25,9 +25,12 @@ def check_free(name: str, force: bool) -> None:
 
 
 def check_page(name: str, force: bool) -> None:
-    """check_free() for a page, which does not go to stdout."""
+    """check_free() for a page, which does not go to stdout, before the work that leads to it."""
     if name == STANDARD:
         raise UserError("a page goes to a file: give its name")
+    folder = Path(name).absolute().parent
+    if not folder.is_dir():
+        raise ResourceError(f"cannot write {name}: there is no directory {folder}")
     check_free(name, force)
 
 

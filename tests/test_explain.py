@@ -80,7 +80,7 @@ def assert_adds_up(explanation):
     assert bits == pytest.approx(explanation.bits, abs=1e-9)
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(st.text(st.one_of(st.sampled_from("the \n" + RARE), st.characters(codec="utf-8")), min_size=1, max_size=30))
 def test_contributions_add_up_to_the_logit(model, text):
     stream = model.stream()
@@ -256,7 +256,7 @@ def test_digits_stand_under_their_characters(result):
         (["."], "cannot read '.'"),
         ([""], "the text is empty"),
         (["empty"], "empty is empty: there is nothing to explain"),
-        (["latin-1"], "latin-1 is not UTF-8 (invalid continuation byte at byte 2): explain reads text"),
+        (["latin-1"], "latin-1 is not UTF-8 (invalid start byte at byte 2): explain reads text"),
         (["binary"], "binary has NUL characters and looks like a binary file"),
         (["far", "--windows", "2", "--chars", "100"], "far is not UTF-8"),
         (["text", "--model", "nowhere"], "no model at nowhere"),
@@ -267,7 +267,7 @@ def test_digits_stand_under_their_characters(result):
         (["text", "--predictor", "lstm", "--model", "MODEL"], "there is no model 'lstm'"),
         (["text", "--model", "MODEL", "--out", "there.html"], "there.html exists: --force overwrites it"),
         (["text", "--model", "MODEL", "--out", "-"], "a page goes to a file"),
-        (["text", "--model", "MODEL", "--out", "no/such/page.html"], "No such file or directory"),
+        (["text", "--model", "MODEL", "--out", "no/such/page.html"], "cannot write no/such/page.html: there is no directory"),
     ],
 )
 def test_mistakes(tmp_path, monkeypatch, model_dir, args, why):
@@ -351,7 +351,7 @@ def test_a_chart():
     assert {"low", "middle", "high", "10", "100", "1000", "one", "x", "y", "a < b"} <= set(texts)
     places = [float(e.get("cx")) for e in root.iter("{http://www.w3.org/2000/svg}circle")][:3]
     assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=0.2)
-    assert charts.nice_ticks(0.61, 0.77) == pytest.approx([0.625, 0.65, 0.675, 0.7, 0.725, 0.75])
+    assert charts.nice_ticks(0.61, 0.77) == pytest.approx([0.65, 0.7, 0.75])
 
 
 @pytest.fixture(scope="module")
@@ -399,11 +399,11 @@ def test_pinning_and_keys(driver, result, tmp_path):
     hover(driver, ".text i", 2)
     assert "character 8" in shown()  # it is pinned
     js("document.querySelectorAll('.text i')[7].click()")
-    hover(driver, ".text i", 2)
-    assert "character 3" in shown()
+    hover(driver, ".text i", 3)
+    assert "character 4" in shown()
     press = "document.querySelector('.text').dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0], cancelable: true}))"
     js(press, "ArrowRight")
-    assert "character 4" in shown()
+    assert "character 5" in shown()
     js(press, "Escape")
     assert shown() == "" and js("return document.querySelector('.text i.on')") is None
     assert not [e for e in driver.get_log("browser") if e["level"] in ("SEVERE", "WARNING")]

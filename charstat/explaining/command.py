@@ -43,8 +43,8 @@ def explain_command(
         raise click.UsageError(f"{windows} windows need {windows} characters or more: raise --chars")
     if out is not None:
         check_page(out, force)
-    path = newest_model() if path is None else path
     sample = take(source, chars, windows, as_text)
+    path = newest_model() if path is None else path
     steps = Steps()
     with steps("loading and checking the model"):
         from charstat.model import Model

@@ -65,7 +65,7 @@ function sources(c) {
   const sum = numbers => numbers.reduce((a, b) => a + b, 0);
   if (rest.length) body.push(line(`${rest.length} others`, sum(rest.map(r => r[5]))));
   body.push(...extra.map(([label, value]) => line(label, value)));
-  body.push(make("tr", [cell("sum = logits", "source yes"), cell(""), cell(""), cell(""), cell(signed(sum(rows.map(r => r[5])) + c.last + c.even), "n yes"), cell("", "sides")]));
+  body.push(make("tr", [cell("sum = logits", "source yes"), cell(""), cell(""), cell(""), cell(signed(c.sum), "n yes"), cell("", "sides")]));
   const heads = [["Source", ""], ["Seen", "n"], ["Evidence", "n"], ["Weight", "n"], ["Contri\u00adbution", "n"], ["", "sides"]];
   const found = [make("h3", "What each source said"), make("div", table(heads, body), { className: "scroll" })];
   if (rows.length > SHORT) {
@@ -96,7 +96,7 @@ function fill() {
 
 function unpack([char, bits, p, right, guess, kind, top, more]) {
   const c = { char, bits, p, right: Boolean(right), guess, kind: data.kinds[kind], top };
-  if (more) [c.rare, c.orders, c.match, c.classes, c.decisions, c.last, c.even, c.sources] = more;
+  if (more) [c.rare, c.orders, c.match, c.classes, c.decisions, c.last, c.even, c.sum, c.sources] = more;
   return c;
 }
 

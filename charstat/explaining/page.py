@@ -6,6 +6,7 @@ The tables of totals are plain HTML; the script (explain.js) fills the panel wit
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_right
 from functools import cache
 from html import escape
@@ -167,16 +168,10 @@ def packed(result: dict[str, Any]) -> dict[str, Any]:
             for s in c["sources"]
         ]  # fmt: skip
         orders = [c["order"]["counted"], c["order"]["here"]]
-        return [
-            round(c["rare_bits"], 3),
-            orders,
-            match,
-            list(c["classes"].items()),
-            decisions,
-            round(c["last_stage"], 3),
-            round(c["shared_evenly"], 3),
-            sources,
-        ]
+        beside = c["last_stage"], c["shared_evenly"]
+        total = math.fsum([*beside, *(s["contribution"] for s in c["sources"])])
+        sums = [round(x, 3) for x in (*beside, total)]
+        return [round(c["rare_bits"], 3), orders, match, list(c["classes"].items()), decisions, *sums, sources]
 
     chars = [
         [

@@ -23,8 +23,9 @@ from charstat.ngram.overlay import UNIT
 from charstat.tree import ESCAPE
 
 if TYPE_CHECKING:
+    from charstat.alphabet import Alphabet
     from charstat.mixers.layout import MixerLayout
-    from charstat.mixers.mixture import Mixture
+    from charstat.mixers.state import Fixed, Stream
 
 
 class Source(NamedTuple):
@@ -83,13 +84,12 @@ def sources_of(layout: MixerLayout, experts: tuple[str, ...] = ()) -> tuple[Sour
     return tuple(Source(group, name) for group in layout.columns._fields for name in names.get(group, [group]))
 
 
-def explain(stream: Mixture, char: str) -> Explanation:
-    """What the stream's sources say of `char` now; it learns nothing and stays where it is."""
-    fixed, s, alphabet = stream._fixed, stream.state, stream.alphabet
+def explain(fixed: Fixed, s: Stream, layout: MixerLayout, alphabet: Alphabet, char: str) -> Explanation:
+    """What a stream's sources say of `char` now; it learns nothing and stays where it is."""
     symbol = alphabet.symbol_of.get(char, ESCAPE)
     probability = float(path_probability(fixed, s, symbol))
     rare = alphabet.rare_probability(char) if symbol == ESCAPE else 1.0
-    tree, inputs, depth = fixed.tree, stream.layout.inputs, int(fixed.tree.depth[symbol])
+    tree, inputs, depth = fixed.tree, layout.inputs, int(fixed.tree.depth[symbol])
     signs = np.where(tree.path_bit[symbol, :depth] == 1, 1.0, -1.0)
     evidence, weights = np.zeros((depth, inputs)), np.zeros((depth, inputs))
     decisions = []
@@ -102,21 +102,21 @@ def explain(stream: Mixture, char: str) -> Explanation:
             p, mixer, even = _refined(s, d), float(evidence[d] @ weights[d]), 0.0
         last_stage = 0.0 if even else sign * _logit(p) - mixer
         decisions.append(Decision(node, int(sign > 0), p if sign > 0 else 1.0 - p, mixer, last_stage, even))
-    counts = 2 * stream.layout.families
+    counts = 2 * layout.families
     scale = np.where(np.arange(counts) < counts // 2, 1.0, float(UNIT))
     seen, followed = np.zeros(inputs), np.zeros(inputs)
     seen[:counts], followed[:counts] = s.mass[0] / scale, s.mass[depth] / scale
     expected = int(s.cursor[EXPECTED_SYMBOL])
     features = {name: int(s.features[j]) for j, name in enumerate(WORD_FEATURES) if name[0] in "kK" or name == "topic"}
     return Explanation(
-        char, symbol, probability * rare, rare, tuple(decisions), sources_of(stream.layout), evidence, weights, seen, followed,
+        char, symbol, probability * rare, rare, tuple(decisions), sources_of(layout), evidence, weights, seen, followed,
         _longest(fixed, s.static_rows[:, END] > s.static_rows[:, START]), _longest(fixed, s.online[:, LENGTH] > 0),
         int(s.match.state[2]) if expected >= 0 else 0, alphabet.chars[expected] if 0 <= expected < alphabet.size else None,
         int(s.cursor[WORD_PLACE]), features,
     )  # fmt: skip
 
 
-def _refined(s, d: int) -> float:
+def _refined(s: Stream, d: int) -> float:
     """P(bit = 1) of decision d, as last_stage.refine left it."""
     p, part = float(s.path_p[d]), float(s.parts[d])
     if part == NOT_REFINED:
@@ -132,7 +132,7 @@ def _logit(p: float) -> float:
     return math.log(p / (1.0 - p))
 
 
-def _longest(fixed, found: np.ndarray) -> int:
+def _longest(fixed: Fixed, found: np.ndarray) -> int:
     """The longest of the character orders whose contexts were found; -1 for none."""
     families = fixed.tables.families
     return int(families[found & (families[:, KIND] == CHARS), PARAM].max(initial=-1))

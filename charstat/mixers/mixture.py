@@ -192,7 +192,7 @@ class Mixture(SymbolModel):
         """What every source says of this character before it is observed (mixers/explanation.py). Learns nothing, and stays here."""
         self._symbol(char)
         self._ready()
-        return explain(self, char)
+        return explain(self._fixed, self.state, self.layout, self.alphabet, char)
 
     def _take_advice(self, advice: np.ndarray) -> None:
         take_advice(self.state.experts, advice)
