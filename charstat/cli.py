@@ -234,8 +234,8 @@ def build(
               help="Accuracy to reach; below it, the exit status is 4.")  # fmt: skip
 @click.option("--models", metavar="NAMES", help=f"Compare these models, separated by commas, on the same tables. {ALL_MODELS}")
 @click.option("--ablate", is_flag=True, help="Also show what each source of the mixture is worth.")
-@click.option("--report", type=click.Path(), metavar="FILE.html",
-              help="Also write a page: accuracy curve, calibration, bits by kind of character.")  # fmt: skip
+@click.option("--report", type=click.Path(), metavar="FILE",
+              help="Also write an HTML page: accuracy curve, calibration, bits by kind of character.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite a report that is there.")
 @_json
 @click.pass_context

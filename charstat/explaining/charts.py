@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
-LEFT, RIGHT, TOP, BOTTOM = 62, 18, 40, 52
-LINE_HEIGHT, CHAR_WIDTH = 14, 6.1  # of labels of 11 px
+LEFT, RIGHT, TOP, BOTTOM = 62, 30, 40, 52
+LINE_HEIGHT, CHAR_WIDTH = 14, 6.6  # of labels of 11 px
 COLOURS = 8
 LIGHT = ("#1f6fb4", "#c8452b", "#2b8a4b", "#8a56b0", "#b07d10", "#0f8f97", "#b23a77", "#66707c")
 DARK = ("#6fb3f0", "#ff8a6b", "#6fce8f", "#c79bf0", "#e6b74d", "#4fd0d8", "#f28abb", "#a7b1bd")
@@ -32,9 +32,10 @@ STYLE = (
 .chart text { fill: var(--fg); } .chart .quiet { fill: var(--muted); } .chart .title { font-size: 14px; font-weight: 600; }
 .chart .grid { stroke: var(--line); } .chart .rule { stroke: var(--muted); stroke-dasharray: 5 4; }
 .chart .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; } .chart .ring { fill: var(--bg); stroke-width: 2; }
+.chart text { paint-order: stroke; stroke-width: 3px; } .chart .thin { stroke-width: 1; stroke-dasharray: 2 3; }
 """
     + "\n".join(
-        f".chart .s{i} {{ stroke: var(--c{i}); }} .chart .dot.s{i} {{ fill: var(--c{i}); }} .chart text.s{i} {{ fill: var(--c{i}); stroke: none; }}"
+        f".chart .s{i} {{ stroke: var(--c{i}); }} .chart .dot.s{i} {{ fill: var(--c{i}); }} .chart text.s{i} {{ fill: var(--c{i}); stroke: var(--bg); }}"
         for i in range(COLOURS)
     )
     + "\n"
@@ -61,13 +62,17 @@ class Axis(NamedTuple):
             return [t for t in self.ticks if self.low <= t <= self.high]
         if self.scale == "log":
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            steps = (1, 2, 5) if len(decades) <= 4 else (1,)
+            span = math.log10(self.high / self.low)
+            steps = (1, 1.5, 2, 3, 4, 6, 8) if span < 1 else (1, 2, 5) if span < 3 else (1,)
             return [m * 10.0**d for d in decades for m in steps if self.low <= m * 10.0**d <= self.high]
         return nice_ticks(self.low, self.high)
 
 
 class Series(NamedTuple):
-    """points: (x, y). line: joined up; marker: "dot", "ring" or None. labels: written beside the points; titles: shown on hover."""
+    """points: (x, y). line: joined up; marker: "dot", "ring" or None. labels: written beside the points; titles: shown on hover.
+
+    Without a name it is not in the legend.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -114,7 +119,8 @@ def chart(
     for each in series:
         if each.line:
             path = " ".join(f"{px:.1f},{py:.1f}" for px, py in map(at, each.points))
-            parts.append(f'<polyline class="line s{each.colour}" points="{path}"><title>{escape(each.name)}</title></polyline>')
+            thin = "" if each.name else " thin"
+            parts.append(f'<polyline class="line s{each.colour}{thin}" points="{path}"><title>{escape(each.name)}</title></polyline>')
     marked = [(each, i, *at(point)) for each in series if each.marker or each.labels for i, point in enumerate(each.points)]
     for each, i, px, py in marked:
         if each.marker:
@@ -174,7 +180,7 @@ def _legend_rows(series: Sequence[Series], width: int) -> list[list[tuple[Series
     """The entries of the legend with where each starts, row by row."""
     rows: list[list[tuple[Series, float]]] = []
     at = math.inf
-    for each in series:
+    for each in (each for each in series if each.name):
         long = 40 + CHAR_WIDTH * len(each.name)
         if at + long > width - RIGHT:
             rows.append([])
