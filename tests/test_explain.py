@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from browser import browser, hover, look, requests
+from browser import PHONE, browser
 from click.testing import CliRunner
 from conftest import RARE
 from hypothesis import given, settings
@@ -355,67 +355,72 @@ def test_a_chart():
 
 
 @pytest.fixture(scope="module")
-def driver():
-    with browser() as found:
+def chromium(tmp_path_factory):
+    with browser(tmp_path_factory.mktemp("profile")) as found:
         yield found
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
-def test_the_page_in_a_browser(driver, result, tmp_path, width, dark):
+def test_the_page_in_a_browser(chromium, result, tmp_path, width, dark):
     page = tmp_path / "page.html"
     page.write_text(explain_page(result), encoding="utf-8")
-    requests(driver)
-    look(driver, page, width, 844, dark)
-    run_js = driver.execute_script
-    assert run_js("return document.querySelectorAll('.text i').length") == len(TEXT)
-    background = run_js("return getComputedStyle(document.body).backgroundColor")
-    assert (background == "rgb(255, 255, 255)") != dark
+    chromium.look(page, width, dark=dark)
+    assert chromium.run("document.querySelectorAll('.text i').length") == len(TEXT)
+    assert (chromium.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)") != dark
     at = 4
-    if width > 600:
-        hover(driver, ".text i", at)
+    if width >= PHONE:
+        chromium.hover(".text i", at)
     else:
-        run_js("document.querySelectorAll('.text i')[arguments[0]].click()", at)
-    panel = run_js("return document.getElementById('panel').innerText")
+        chromium.run(f"document.querySelectorAll('.text i')[{at}].click()")
+    panel = chromium.run("document.getElementById('panel').innerText")
     row = result["characters"][at]
     assert f"{row['bits']:.3f} bits" in panel and f"character {at + 1}" in panel
     assert "What each source said" in panel and "Decisions in the code tree" in panel
     total = sum(s["contribution"] for s in row["sources"]) + row["last_stage"] + row["shared_evenly"]
     assert f"{total:+.2f}".replace("-", "−") in panel
-    run_js("[...document.querySelectorAll('#panel button')].at(-1).click()")  # all sources
-    listed = run_js("return document.querySelectorAll('#panel td.source').length")
-    assert listed >= len(row["sources"])
-    assert run_js("return document.documentElement.scrollWidth") <= width
-    assert not [e for e in driver.get_log("browser") if e["level"] in ("SEVERE", "WARNING")]
-    assert requests(driver) <= {"file", "data"}
+    chromium.run("[...document.querySelectorAll('#panel button')].at(-1).click()")  # all sources
+    assert chromium.run("document.querySelectorAll('#panel td.source').length") >= len(row["sources"])
+    assert chromium.run("document.documentElement.scrollWidth") <= width
+    assert chromium.messages == [] and chromium.schemes <= {"file", "data"}
 
 
-def test_pinning_and_keys(driver, result, tmp_path):
+def test_pinning_and_keys(chromium, result, tmp_path):
     page = tmp_path / "page.html"
     page.write_text(explain_page(result), encoding="utf-8")
-    look(driver, page)
-    js = driver.execute_script
-    shown = lambda: js("return document.querySelector('#panel .head')?.innerText ?? ''")
-    js("document.querySelectorAll('.text i')[7].click()")
-    hover(driver, ".text i", 2)
+    chromium.look(page)
+
+    def shown() -> str:
+        return chromium.run("document.querySelector('#panel .head')?.innerText ?? ''")
+
+    chromium.run("document.querySelectorAll('.text i')[7].click()")
+    chromium.hover(".text i", 2)
     assert "character 8" in shown()  # it is pinned
-    js("document.querySelectorAll('.text i')[7].click()")
-    hover(driver, ".text i", 3)
+    chromium.run("document.querySelectorAll('.text i')[7].click()")
+    chromium.hover(".text i", 3)
     assert "character 4" in shown()
-    press = "document.querySelector('.text').dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0], cancelable: true}))"
-    js(press, "ArrowRight")
+    chromium.run("document.querySelector('.text').focus()")
+    chromium.press("ArrowRight")
     assert "character 5" in shown()
-    js(press, "Escape")
-    assert shown() == "" and js("return document.querySelector('.text i.on')") is None
-    assert not [e for e in driver.get_log("browser") if e["level"] in ("SEVERE", "WARNING")]
+    chromium.press("Escape")
+    assert shown() == "" and chromium.run("document.querySelector('.text i.on')") is None
+    assert chromium.messages == []
 
 
-def test_the_report_in_a_browser(driver, model_dir, english, tmp_path):
+def test_the_report_in_a_browser(chromium, model_dir, english, tmp_path):
     text, page = tmp_path / "t.txt", tmp_path / "r.html"
     text.write_text(english[80_000:120_000], encoding="utf-8")
     run("eval", "--model", model_dir, "--data", text, "--chars", 800, "--gate", 0, "--models", "mix,ppm", "--report", page)
     for width in (1280, 390):
-        look(driver, page, width, 844)
-        assert driver.execute_script("return document.querySelectorAll('svg.chart').length") == 2
-        assert driver.execute_script("return document.documentElement.scrollWidth") <= width
-    assert not [e for e in driver.get_log("browser") if e["level"] in ("SEVERE", "WARNING")]
-    assert requests(driver) <= {"file", "data"}
+        chromium.look(page, width)
+        assert chromium.run("document.querySelectorAll('svg.chart').length") == 2
+        assert chromium.run("document.documentElement.scrollWidth") <= width
+    assert chromium.messages == [] and chromium.schemes <= {"file", "data"}
+
+
+def test_what_the_browser_tests_would_see(chromium, tmp_path):
+    """Errors and requests: what they look for is found where it is."""
+    (tmp_path / "p.html").write_text("<script>missing()</script><img src='http://127.0.0.1:9/x.png'>", encoding="utf-8")
+    chromium.look(tmp_path / "p.html")
+    assert any("missing is not defined" in m for m in chromium.messages) and "http" in chromium.schemes
+    chromium.messages.clear()
+    chromium.schemes.clear()
