@@ -69,8 +69,7 @@ def points(name: str, rows: list[tuple[str, float, float]], colour: int, marker:
 def frontier(found: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """Those that no other one beats in both, as a staircase."""
     best = [p for p in sorted(found) if not any(q[0] <= p[0] and q[1] >= p[1] and q != p for q in found)]
-    corners = [(b[0], a[1]) for a, b in pairwise(best)]
-    return [p for pair in zip(best, [*corners, best[-1]], strict=True) for p in pair]
+    return best[:1] + [p for a, b in pairwise(best) for p in ((b[0], a[1]), b)]
 
 
 def chars(paths: list[Path]) -> str | None:
