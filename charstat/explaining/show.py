@@ -11,9 +11,9 @@ from charstat.explaining.kinds import named, shown
 from charstat.explaining.page import EDGES, level
 from charstat.report import facts_table, new_console, new_table, print_json, show
 
-# Backgrounds by bits, as on the dark page; a terminal with fewer colours takes its nearest.
+# By bits, the backgrounds of the dark page, with a foreground for terminals of either kind; one with fewer colours takes its nearest.
 STYLES = (
-    "", "on #4d3220", "on #683a1c", "on #86441a", "white on #b0551a", "black on #dd7a1c", "black on #f7ab35", "black on #ffd75f",
+    "", "white on #4d3220", "white on #683a1c", "white on #86441a", "white on #b0551a", "black on #dd7a1c", "black on #f7ab35", "black on #ffd75f",
     "black on #ff8787", "white on #d7005f",
 )  # fmt: skip
 SURPRISES, CONTEXT_CHARS, SOURCES = 8, 24, 12
