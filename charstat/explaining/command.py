@@ -8,7 +8,7 @@ from charstat import __version__
 from charstat.facts import newest_model
 from charstat.whole_files import STANDARD, check_page, write
 
-DEFAULT_CHARS, MOST_CHARS = 2000, 50_000
+DEFAULT_CHARS, MOST_CHARS = 2000, 10_000  # a page holds about 1.4 kB a character
 
 
 @click.command("explain")
