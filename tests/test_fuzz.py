@@ -16,8 +16,8 @@ BUDGET = {
     "moments": 6,
     "races": 3,
     "disks": 4,
-    "coded": 8,
-    "damaged": 12,
+    "coded": 6,
+    "damaged": 8,
 }  # a minute
 pytestmark = pytest.mark.slow
 
