@@ -99,7 +99,7 @@ def heat_map(result: dict[str, Any]) -> str:
             parts.append(f'<span class="cut">from byte {windows[c["window"]]["at"]:,} on</span>')
         last = c["window"]
         name = f"h{level(c['bits'])}" + ("" if c["right"] else " wrong")
-        parts.append(f'<i class="{name}">{escape(shown(c["char"]))}</i>' + ("\n" if c["char"] in BREAKS else ""))
+        parts.append(f'<i class="{name}">{escape(shown(c["char"]))}</i>' + ("\n" if c["char"] in BREAKS and c["char"] != "\r" else ""))
     return "".join(parts)
 
 
