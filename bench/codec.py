@@ -1,5 +1,7 @@
 """Compressed sizes and times beside other compressors: python bench/codec.py FILE|DIR... [--model DIR] [--only NAMES] [--bytes N]
 
+    --score [--repeats 3]    charstat alone: coded bytes beside what score() says, and its speed in both directions beside score()'s
+
     xz, zstd, bzip3, zpaq    the commands, where they are installed, on one thread
     ppmd                     pyppmd (extra bench), variant H, order 16, 1 GB
     charstat                 without a model, and with --model
@@ -24,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-from common import header
+from common import header, spread
 
 PPMD_ORDER, PPMD_BYTES = 16, 1 << 30
 COMMANDS = {
@@ -135,6 +137,36 @@ def measure_coders(decisions: int = 500_000, chars: int = 2000) -> None:
     print(f"a call of the compiled loop             {1e6 * (seconds[1] - seconds[0]) / chars:8.2f} microseconds")
 
 
+def beside_score(data: bytes, model_path: str | None, repeats: int) -> None:
+    """What coding adds to the bits and to the seconds of score()."""
+    from charstat import Model
+    from charstat.codec.files import as_text, choose_source, compress, decompress
+    from charstat.codec.sources import BYTES, halves_of, source_with
+
+    decompress(compress(b"compiles the kernels").data)
+    model = Model.load(model_path, verify=False) if model_path else None
+    source = source_with(model) if model else choose_source(data)
+    text = source.model.alphabet.decode(halves_of(data)) if source.mode == BYTES else as_text(data)
+    seconds: list[list[float]] = []
+    for _ in range(repeats):
+        stream = source.model.stream()
+        stream.reset()
+        stream.score(text[:64])  # compiles
+        stream.reset()
+        started = busy_s()
+        price_bytes = stream.score(text).sum() / 8
+        score_s = busy_s() - started
+        size, *coding_s = in_process(lambda data: compress(data, model).data, lambda packed: decompress(packed, model), data)
+        seconds.append([score_s, *coding_s])
+    header_bytes = len(source.header(0).pack())
+    print(f"  score() says {price_bytes:,.1f} bytes; coded {size:,}: {size - price_bytes:+,.1f} ({100 * (size / price_bytes - 1):+.4f} %), "
+          f"{header_bytes:,} of them the header")  # fmt: skip
+    for name, which in (("encoding", 1), ("decoding", 2)):
+        print(
+            f"  {name}: {spread([100 * s[0] / s[which] for s in seconds])} % of score()'s speed; {spread([s[which] for s in seconds], '{:.1f}')} s"
+        )
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("files", nargs="*", type=Path)
@@ -142,15 +174,20 @@ def main() -> None:
     p.add_argument("--only", metavar="NAMES", help="compressors whose names begin like one of these, with commas")
     p.add_argument("--bytes", type=int, metavar="N", help="the first N bytes of each file")
     p.add_argument("--coder", action="store_true")
+    p.add_argument("--score", action="store_true")
+    p.add_argument("--repeats", type=int, default=3, metavar="N", help="of --score")
     a = p.parse_args()
     header("Compressed sizes")
     if a.coder:
         measure_coders()
     wanted = tuple(a.only.split(",")) if a.only else ("",)
-    ways = compressors(a.model, wanted) if a.files else {}
+    ways = compressors(a.model, wanted) if a.files and not a.score else {}
     for path in a.files:
         data = read(path, a.bytes)
         print(f"{path.name}: {len(data):,} bytes")
+        if a.score:
+            beside_score(data, a.model, a.repeats)
+            continue
         print(f"  {'':18} {'bytes':>12} {'bits/byte':>10} {'pack s':>9} {'unpack s':>9}")
         for name, way in ways.items():
             size, packed_s, unpacked_s = way(data)

@@ -41,12 +41,7 @@ GATE, MARGIN = 0.70, 0.705
 WINDOWS, WINDOW_CHARS = (180_000, 240_000, 480_000, 720_000), 60_000
 LEAST = 0.704  # on each of them
 SAMPLES = {"first": lambda text, chars: text[:chars], "articles": choose_articles}
-RECORDED = {  # name: (accuracy, joules by the dev rule, or by the main rule where that one is not recorded)
-    "modded_nanogpt": (0.7374, 62_006), "lwta_k4": (0.7238, 53_683), "lwta_k2": (0.7146, 54_614), "alpha_06": (0.7437, 20_743),
-    "paq8_gpu*": (0.7248, 2_333), "gpu_ngram_o14": (0.7184, 8_602), "paq_mixer_v3": (0.7047, 4_607), "gpu_ngram_k11": (0.7050, 3_092),
-    "subset_70_mkn": (0.7031, 2_474), "gpu_ngram_k10*": (0.6975, 878), "pointer_sentinel*": (0.6712, 20_348), "ppm_c*": (0.6525, 735),
-    "hyena*": (0.5463, 55_459), "ctw_d24*": (0.4752, 716),
-}  # fmt: skip
+RECORDED = json.loads((ROOT / "bench" / "contest" / "recorded.json").read_text())["systems"]
 
 
 @dataclass
@@ -168,7 +163,9 @@ def plot(rows: list[Row], chosen: Row | None, path: Path, title: str) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(11, 7))
-    for name, (accuracy, joules) in RECORDED.items():
+    for system in RECORDED:
+        joules, accuracy = system["dev_j"] or system["main_j"], system["accuracy"]
+        name = system["name"] + ("" if system["dev_j"] else "*")
         axes.plot(joules, accuracy, "s", color="gray", markersize=5)
         axes.annotate(name, (joules, accuracy), xytext=(5, 3), textcoords="offset points", fontsize=8, color="gray")
     series: dict[tuple, list[Row]] = {}

@@ -1,4 +1,4 @@
-"""The `charstat` command: build, eval, inspect, compress, decompress, bundle, contest, audit.
+"""The `charstat` command: build, eval, inspect, explain, compress, decompress, bundle, contest, audit.
 
 It parses options, calls the library and shows the result.
 
@@ -30,10 +30,13 @@ from charstat.auditing.command import audit_command
 from charstat.codec.commands import add_commands as add_codec_commands
 from charstat.contest.commands import add_commands as add_contest_commands
 from charstat.errors import CharstatError, CorpusError, GateMissed, ResourceError
+from charstat.explaining.command import explain_command
 from charstat.facts import HUB_NAME, MODELS, check_out, corpus_of, default_out, describe, model_facts, newest_model, text_changed
 from charstat.registry import DEFAULT_MODEL, ENTRIES, FORMER_NAMES, check_models, parse_models, use_warm_start
+from charstat.whole_files import check_page
 
 if TYPE_CHECKING:
+    from charstat.explaining.eval_report import Report
     from charstat.model import Model
     from charstat.progress import Steps
 
@@ -231,11 +234,14 @@ def build(
               help="Accuracy to reach; below it, the exit status is 4.")  # fmt: skip
 @click.option("--models", metavar="NAMES", help=f"Compare these models, separated by commas, on the same tables. {ALL_MODELS}")
 @click.option("--ablate", is_flag=True, help="Also show what each source of the mixture is worth.")
+@click.option("--report", type=click.Path(), metavar="FILE",
+              help="Also write an HTML page: accuracy curve, calibration, bits by kind of character.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Overwrite a report that is there.")
 @_json
 @click.pass_context
 def evaluate_command(
     ctx: click.Context, path: str | None, data: str | None, split: str, chars: int, gate: float,
-    models: str | None, ablate: bool, as_json: bool,
+    models: str | None, ablate: bool, report: str | None, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Predict a text character by character and report the accuracy.
 
@@ -249,6 +255,8 @@ def evaluate_command(
     from charstat.progress import Steps
     from charstat.report import show_eval
 
+    if report is not None:
+        check_page(report, force)
     split = normalise_split(split)
     chosen = None if models is None else _models(models)
     corpus = None if data is None else open_corpus(data)
@@ -281,8 +289,14 @@ def evaluate_command(
         "sample": corpus.kind == "sample", "built_from": built_from, "order": model.order,
         "preset": model.manifest.get("preset"), "notes": notes, "char_model": chosen[0] if models is None else None, "charstat_version": __version__,
     }  # fmt: skip
+    page = None
+    if report is not None:
+        from charstat.explaining.eval_report import Report
+
+        page = Report(text, report, force, lambda name: steps(f"calibrating: {name}", total=len(text)))
+        facts["report"] = report
     if models is not None or ablate:
-        if not _compare(model, chosen, text, facts, ablate, steps, as_json):
+        if not _compare(model, chosen, text, facts, ablate, steps, as_json, page):
             ctx.exit(GateMissed.exit_code)
         return
     from charstat.charmodel_api import evaluate
@@ -293,24 +307,31 @@ def evaluate_command(
         stream.guess_and_score(text[:64])  # compiles what is timed below; evaluate() resets
     with steps("predicting", total=len(text)) as progress:
         result = evaluate(stream, text, progress)
+    if page:
+        page.see(chosen[0], stream, result)
+        page.save(facts)
     passed = result.accuracy >= gate
     show_eval({**facts, **result.to_dict(), "passed": passed}, result.correct, as_json)
     if not passed:
         ctx.exit(GateMissed.exit_code)
 
 
-def _compare(model: Model, chosen: list[str], text: str, facts: dict, with_ablation: bool, steps: Steps, as_json: bool) -> bool:
-    """Show the table of models and the table of sources; returns whether any of the models passes the gate."""
+def _compare(
+    model: Model, chosen: list[str], text: str, facts: dict, with_ablation: bool, steps: Steps, as_json: bool, page: Report | None
+) -> bool:  # fmt: skip
+    """Show the table of models and the table of sources; returns whether any of the models passes the gate. page: sees every model."""
     from charstat.comparison import ablate, compare
     from charstat.report import show_comparison
 
     rows, sources = [], []
     for name in chosen:
         with steps(f"predicting: {name}", total=len(text)) as progress:
-            rows += compare(model, [name], text, facts["gate"], progress)
+            rows += compare(model, [name], text, facts["gate"], progress, page and page.see)
     if with_ablation:
         with steps.share("ablating the mixture") as progress:
             sources += ablate(model, text, progress)
+    if page:
+        page.save(facts)
     passed = any(row["passed"] for row in rows)
     show_comparison({**facts, "models": rows, "passed": passed, **({"ablation": sources} if with_ablation else {})}, as_json)
     return passed
@@ -360,6 +381,7 @@ def inspect(path: str | None, contexts: bool, discounts: bool, mixer: bool, clas
 
 add_contest_commands(cli)
 cli.add_command(audit_command)
+cli.add_command(explain_command)
 add_codec_commands(cli)
 
 

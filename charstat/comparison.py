@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from charstat.charmodel_api import CharModel, evaluate
+from charstat.charmodel_api import CharModel, EvalResult, evaluate
 from charstat.registry import ENTRIES, Entry, model_named, unreadable
 
 if TYPE_CHECKING:
@@ -19,28 +19,40 @@ if TYPE_CHECKING:
 WARM_UP_CHARS = 64
 
 
-def measure(stream: CharModel, text: str, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
-    """accuracy, bits_per_char, chars_per_s (after a warm-up that compiles), and the bytes held beside the tables."""
+def warm_evaluate(stream: CharModel, text: str, progress: Callable[[int], None] | None = None) -> EvalResult:
+    """evaluate(), after a warm-up that compiles."""
     stream.reset()
     stream.guess_and_score(text[:WARM_UP_CHARS])
-    r = evaluate(stream, text, progress)
+    return evaluate(stream, text, progress)
+
+
+def figures(stream: CharModel, r: EvalResult) -> dict[str, Any]:
+    """accuracy, bits_per_char, chars_per_s, and the bytes held beside the tables."""
     n_bytes = getattr(stream, "n_bytes", None)
     return {"accuracy": r.accuracy, "bits_per_char": r.bits_per_char, "chars_per_s": r.chars_per_s, "bytes": n_bytes}
 
 
 def compare(
-    model: Model, names: list[str], text: str, gate: float, progress: Callable[[int], None] | None = None
+    model: Model,
+    names: list[str],
+    text: str,
+    gate: float,
+    progress: Callable[[int], None] | None = None,
+    look: Callable[[str, CharModel, EvalResult], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One row per model: {model, about, accuracy, bits_per_char, chars_per_s, bytes, opened_s, passed}.
 
-    progress: called with the number of characters that the current model has done.
+    progress: called with the number of characters that the current model has done. look: called with each model's name, stream and result.
     """
     for name in names:
         entry = model_named(name)
         started = time.perf_counter()
         stream = entry.open(model)
         opened = time.perf_counter() - started
-        row = measure(stream, text, progress)
+        result = warm_evaluate(stream, text, progress)
+        row = figures(stream, result)
+        if look:
+            look(entry.name, stream, result)
         yield {"model": entry.name, "about": entry.about, **row, "opened_s": opened, "passed": row["accuracy"] >= gate}
 
 
@@ -61,7 +73,8 @@ def ablate(model: Model, text: str, progress: Callable[[int, int], None] | None 
     def run(stream: CharModel) -> dict[str, Any]:
         nonlocal runs
         before, runs = runs * len(text), runs + 1
-        return measure(stream, text, progress and (lambda done: progress(before + done, (len(variants) + 2) * len(text))))
+        tell = progress and (lambda done: progress(before + done, (len(variants) + 2) * len(text)))
+        return figures(stream, warm_evaluate(stream, text, tell))
 
     def row(source: str, stream: CharModel) -> dict[str, Any]:
         r = run(stream)

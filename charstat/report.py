@@ -28,8 +28,9 @@ class _Console(Console):
         raise BrokenPipeError  # rich would end the process with status 1
 
 
-def _console() -> Console:
-    return _Console(highlight=False, soft_wrap=False)
+def new_console(no_color: bool = False) -> Console:
+    """A console for stdout. no_color: without colours; the variable NO_COLOR does the same."""
+    return _Console(highlight=False, soft_wrap=False, no_color=no_color or None)
 
 
 # results -----------------------------------------------------------------------------------------------------------------
@@ -138,9 +139,9 @@ def show_model(result: dict[str, Any], as_json: bool) -> None:
 # parts -------------------------------------------------------------------------------------------------------------------
 
 
-def show(*parts: RenderableType | None) -> None:
+def show(*parts: RenderableType | None, console: Console | None = None) -> None:
     """Print tables and texts on stdout, with an empty line after each; None is skipped."""
-    console = _console()
+    console = console or new_console()
     for part in parts:
         if part is not None:
             console.print(part)
@@ -259,7 +260,7 @@ def _curve(result: dict[str, Any]) -> Table:
 
 def _plot(result: dict[str, Any], correct: np.ndarray) -> Text:
     """The accuracy over the first n characters as an area, with the gate as a line; below it, the accuracy of each stretch of the text."""
-    blocks, line = (" ▁▂▃▄▅▆▇█", "┈") if _console().encoding.startswith("utf") else (" .:-=+*%#", "-")
+    blocks, line = (" ▁▂▃▄▅▆▇█", "┈") if new_console().encoding.startswith("utf") else (" .:-=+*%#", "-")
     columns, gate = min(PLOT_COLUMNS, correct.size), result["gate"]
     ends = np.arange(1, columns + 1) * correct.size // columns
     so_far = np.cumsum(correct)[ends - 1] / ends

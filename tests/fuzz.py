@@ -1,6 +1,7 @@
 """Hostile trials, by kind: each in a forked child with limits of time and memory, from a seed that repeats it.
 
     python tests/fuzz.py --minutes 30                 all kinds in turn, counts at the end; status 1 if anything was found
+    python tests/fuzz.py --kind coded --trials 1000   so many trials instead of minutes
     python tests/fuzz.py --kind directories --seed 7  one trial again, with what it says
 
     texts         any text: built, saved, loaded and scored, sum of P = 1, the same bits again
@@ -11,6 +12,8 @@
     moments       a signal at a random moment of a build; SIGKILL among them
     races         three builds to one place at once, and somebody who puts a file there
     disks         a disk that is full after so many bytes
+    coded         any text or bytes: compressed with a model or without and decompressed, in no more bytes than score() says
+    damaged       a compressed file with bits flipped, parts cut out, put in or exchanged: refused, and nothing written
 
 A trial returns a word for what happened; Found is raised for what must never happen. tests/test_fuzz.py runs some of each.
 """
@@ -44,7 +47,12 @@ from pathlib import Path
 import numpy as np
 
 import charstat
+from charstat import Alphabet
 from charstat import manifest as manifests
+from charstat.codec.container import BYTES, Reader
+from charstat.codec.files import as_text, choose_source, compress, decompress
+from charstat.codec.sources import source_with
+from charstat.codec.stream import Encoder
 from charstat.counting import build_model
 from charstat.errors import CharstatError, FormatError, UserError
 from charstat.model import Model
@@ -171,6 +179,7 @@ class World:
             build_model(TEXT, contexts=contexts, order=order, models=models, held_out_chars=60 * (i < 1), threads=1, out=path)
             self.models.append(path)
             exercise(Model.load(path))
+        decompress(compress(TEXT.encode()).data)
         (folder / "text.txt").write_text(TEXT, encoding="utf-8")
         (folder / "other.txt").write_text(OTHER, encoding="utf-8")
         self.args = ("--contexts", "words", "--order", "3", "--threads", "1", "--backend", "cpu", "--json")
@@ -662,9 +671,100 @@ def mount(place: Path, n_bytes: int) -> bool:
     return os.geteuid() == 0 and shutil.which("mount") and subprocess.run(how, check=False, capture_output=True).returncode == 0
 
 
+def anything(rng: random.Random) -> bytes:
+    """A file: text of a few or of many characters, other encodings, noise, repetitions, a piece of the interpreter."""
+    size = rng.choice([0, 1, 2, 10, 100, 1000, 4000])
+    alphabet = rng.choice(["ab", "a \n", "é–🐝x ", "".join(map(chr, range(32, 300))), "ABC abc 123.,\n\r\0", "戦争\u0301 "])
+    text = "".join(rng.choices(alphabet, k=size))
+    way = rng.randrange(6)
+    if way == 0:
+        return rng.randbytes(size)
+    if way == 1:
+        return (text[:7] or "x").encode() * (size // 5)
+    if way == 2:
+        return text.encode("utf-16-le")
+    if way == 3:
+        with open(sys.executable, "rb") as f:
+            f.seek(rng.randrange(1 << 20))
+            return f.read(size)
+    return (TEXT * 9)[:size].encode() if way == 4 else text.encode()
+
+
+def chosen_model(world: World, rng: random.Random) -> Model | None:
+    return None if rng.random() < 0.5 else Model.load(rng.choice(world.models), verify="fast")
+
+
+def coded(world: World, rng: random.Random) -> str:
+    data, order, as_characters = anything(rng), rng.choice([None, 1, 3, 24]), rng.random() < 0.6
+
+    def work() -> str:
+        model = chosen_model(world, rng)
+        if model is None and data and as_characters:  # short files would hardly ever be taken as text
+            encoder = Encoder(alphabet=Alphabet.from_text(as_text(data)), order=order)
+            if decompress(encoder.encode(as_text(data)) + encoder.finish()) != data:
+                raise Found("another text comes back")
+            return "text"
+        packed = compress(data, model, order if model is None else None)
+        if decompress(packed.data, model) != data:
+            raise Found("another file comes back")
+        if model is not None:
+            stream = model.stream()
+            stream.reset()
+            reader = Reader()
+            reader.feed(packed.data)
+            reader.header()
+            header_bytes, price_bytes = len(packed.data) - len(reader._bytes), stream.score(as_text(data)).sum() / 8
+            if len(packed.data) > 1.001 * price_bytes + 64 + header_bytes:
+                raise Found(f"{len(packed.data)} bytes, where score() says {price_bytes:.1f} and the header has {header_bytes}")
+        return packed.mode
+
+    return str(sane(*in_child(work, 60)))
+
+
+def damaged(world: World, rng: random.Random) -> str:
+    import charstat.cli  # noqa: F401 (once: what a child imports is lost with it)
+
+    place = world.folder / "damaged"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    path = rng.choice([None, *world.models])
+    data = anything(rng)
+    source = source_with(Model.load(path, verify="fast")) if path else choose_source(data)
+    encoder = Encoder.on(source, block_chars=rng.choice([7, 100, 1 << 12]))
+    packed = encoder.encode(data if source.mode == BYTES else as_text(data)) + encoder.finish()
+    broken = bytearray(packed)
+    for _ in range(rng.choice([1, 1, 1, 5])):
+        a, b = sorted((rng.randrange(len(broken) + 1), rng.randrange(len(broken) + 1)))
+        way = rng.randrange(7)
+        if way == 0 and broken:
+            broken[rng.randrange(len(broken))] ^= 1 << rng.randrange(8)
+        elif way == 1:
+            del broken[a:]
+        elif way == 2:
+            broken[a:a] = rng.randbytes(rng.randrange(1, 20))
+        elif way == 3:
+            del broken[a:b]
+        elif way == 4:
+            broken[a:b] = rng.randbytes(b - a)
+        elif way == 5:
+            broken[a:a] = broken[a:b]
+        else:
+            c = rng.randrange(b, len(broken) + 1)
+            broken[a:c] = broken[b:c] + broken[a:b]
+    (place / "f.cst").write_bytes(broken)
+    model = ["--model", path] if path else []
+    status, said = in_child(command("decompress", place / "f.cst", "-o", place / "f", *model), 60)
+    left = sorted(p.name for p in place.iterdir())
+    if status == 0 and (place / "f").read_bytes() == data:
+        return "the same again"  # a change that was undone, or none
+    if status != 2 or left != ["f.cst"] or "Traceback" in said or not said.startswith("error: "):
+        raise Found(f"status {status}, left {left}: {said}")
+    return "refused"
+
+
 KINDS: dict[str, Callable[[World, random.Random], str]] = {
     "texts": texts, "api": api, "directories": directories, "manifests": manifests_kind, "traced": traced, "moments": moments, "races": races,
-    "disks": disks,
+    "disks": disks, "coded": coded, "damaged": damaged,
 }  # fmt: skip
 
 
@@ -682,6 +782,7 @@ def run(kind: str, world: World, seed: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--trials", type=int, help="so many of each kind, however long they take")
     parser.add_argument("--kind", choices=KINDS, action="append")
     parser.add_argument("--seed", type=int, help="run this one trial of --kind")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
@@ -697,7 +798,7 @@ def main() -> None:
         for kind in kinds:
             share = SHARES.get(kind, 1) / sum(SHARES.get(k, 1) for k in kinds)
             end, seed = time.monotonic() + 60 * args.minutes * share, args.first
-            while time.monotonic() < end:
+            while seed < args.first + args.trials if args.trials else time.monotonic() < end:
                 try:
                     counts[kind][run(kind, world, seed)] += 1
                 except Found as e:

@@ -130,8 +130,8 @@ def test_mistakes(run, tmp_path, args, why):
 
 
 def test_compressed_bytes_do_not_go_to_a_terminal(monkeypatch):
-    from charstat.codec.files import check_free
     from charstat.errors import ResourceError
+    from charstat.whole_files import check_free
 
     class Terminal(io.StringIO):
         def isatty(self):

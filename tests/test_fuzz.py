@@ -7,7 +7,18 @@ from hypothesis import strategies as st
 
 import charstat.warm_up
 
-BUDGET = {"texts": 4, "api": 4, "directories": 12, "manifests": 16, "traced": 8, "moments": 6, "races": 3, "disks": 4}  # a minute
+BUDGET = {
+    "texts": 4,
+    "api": 4,
+    "directories": 12,
+    "manifests": 16,
+    "traced": 8,
+    "moments": 6,
+    "races": 3,
+    "disks": 4,
+    "coded": 6,
+    "damaged": 8,
+}  # a minute
 pytestmark = pytest.mark.slow
 
 

@@ -12,6 +12,7 @@ import click
 
 from charstat import __version__
 from charstat.errors import CharstatError, FormatError, UserError
+from charstat.whole_files import check_free, write
 
 if TYPE_CHECKING:
     from charstat.model import Model
@@ -53,7 +54,7 @@ def compress(files: tuple[str, ...], out: str | None, path: str | None, order: i
         check_order(order)
     places = _places(files, out, codec.compressed_name, as_json)
     for place in places:
-        codec.check_free(place, force)
+        check_free(place, force)
     steps, model = _prepare(path)
     rows = []
     for name, place in zip(files, places, strict=True):
@@ -65,7 +66,7 @@ def compress(files: tuple[str, ...], out: str | None, path: str | None, order: i
             with _named(name), steps.share(f"testing {_short(name)}") as progress:
                 if codec.decompress(result.data, model, progress) != data:
                     raise CharstatError("it does not decompress to what it was; nothing was written")
-        codec.write(place, result.data, name, force)
+        write(place, result.data, name, force)
         rows.append({"file": name, "out": place, "bytes": len(data), "compressed_bytes": len(result.data), "chars": result.chars,
                      "mode": result.mode, "seconds": seconds, "tested": test})  # fmt: skip
     _show(rows, path, as_json)
@@ -89,7 +90,7 @@ def decompress(files: tuple[str, ...], out: str | None, path: str | None, test: 
     places = list(files) if test else _places(files, out, codec.original_name, as_json)
     for place in () if test else places:
         if place != codec.STANDARD:  # text may go to a terminal
-            codec.check_free(place, force)
+            check_free(place, force)
     steps, model = _prepare(path)
     rows = []
     for name, place in zip(files, places, strict=True):
@@ -98,7 +99,7 @@ def decompress(files: tuple[str, ...], out: str | None, path: str | None, test: 
             data = codec.decompress(packed, model, progress)
         seconds = time.perf_counter() - started
         if not test:
-            codec.write(place, data, name, force)
+            write(place, data, name, force)
         rows.append({"file": name, "out": None if test else place, "bytes": len(data), "compressed_bytes": len(packed), "seconds": seconds,
                      "tested": test})  # fmt: skip
     _show(rows, path, as_json)

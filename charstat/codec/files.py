@@ -1,4 +1,4 @@
-"""Whole files: compress, decompress, and put the result in its place complete or not at all.
+"""Whole files: compress, decompress, read; whole_files.py puts the result in its place.
 
 Without a model a file is text or bytes (sources.py), whichever is smaller on its beginning; text with few rare characters is not tried
 as bytes.
@@ -6,10 +6,7 @@ as bytes.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +15,11 @@ from charstat.alphabet import Alphabet, count_code_points
 from charstat.codec.container import BYTES, TEXT, WITH_MODEL
 from charstat.codec.sources import Source, source_of_bytes, source_of_text, source_with
 from charstat.codec.stream import Decoder, Encoder
-from charstat.errors import FormatError, ResourceError, UserError
+from charstat.errors import FormatError, UserError
 from charstat.model import Model
+from charstat.whole_files import STANDARD
 
 SUFFIX = ".cst"
-STANDARD = "-"  # for stdin or stdout
 SAMPLE_BYTES = 1 << 15
 FEW_ESCAPES = 0.01  # rare characters, by all; a text with fewer is compressed as text
 MODE_NAMES = {WITH_MODEL: "with a model", TEXT: "text", BYTES: "bytes"}
@@ -118,46 +115,3 @@ def original_name(name: str) -> str:
 def read(name: str) -> bytes:
     """The bytes of a file, or of stdin."""
     return sys.stdin.buffer.read() if name == STANDARD else Path(name).read_bytes()
-
-
-def check_free(name: str, force: bool) -> None:
-    """ResourceError if something is there that must not be overwritten."""
-    if name == STANDARD:
-        if sys.stdout.isatty() and not force:
-            raise ResourceError("compressed bytes do not go to a terminal: redirect stdout, or say with -o where they go")
-    elif os.path.isdir(name):
-        raise ResourceError(f"{name} is a directory: say with -o which file in it")
-    elif os.path.lexists(name) and not force:
-        raise ResourceError(f"{name} exists: --force overwrites it")
-
-
-def write(name: str, data: bytes, like: str, force: bool) -> None:
-    """Write a file beside its place and move it there, with the permissions of the file `like`; or write to stdout."""
-    if name == STANDARD:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-        return
-    path = Path(name)
-    try:
-        handle, temp = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.absolute().parent)
-        try:
-            with open(handle, "wb") as f:
-                f.write(data)
-            with contextlib.suppress(OSError):
-                os.chmod(temp, _mode(like))
-            check_free(name, force)
-            os.replace(temp, name)
-        except BaseException:  # an interrupt, too
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temp)
-            raise
-    except OSError as e:
-        raise ResourceError(f"cannot write {name}: {e.strerror or e}; nothing was changed") from e
-
-
-def _mode(like: str) -> int:
-    if like != STANDARD:
-        return os.stat(like).st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask

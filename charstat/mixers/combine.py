@@ -17,6 +17,7 @@ from charstat.advice import Advice
 from charstat.arguments import check_text
 from charstat.charmodel_api import CharModel
 from charstat.errors import StateError
+from charstat.mixers.explanation import Explanation, sources_of
 from charstat.mixers.mixture import Mixture
 from charstat.symbol_model import SymbolModel
 from charstat.tree import SYMBOLS
@@ -103,6 +104,12 @@ class AdvisedMixture(CharModel):
         """As Mixture.probabilities."""
         self._ask()
         return self.mixture.probabilities(out)
+
+    def explain(self, char: str) -> Explanation:
+        """As Mixture.explain; the experts' inputs bear the names of their classes."""
+        self._ask()
+        names = tuple(type(e).__name__ for e in self.experts)
+        return self.mixture.explain(char)._replace(sources=sources_of(self.mixture.layout, names))
 
     def predict(self) -> dict[str, float]:
         """As Mixture.predict."""

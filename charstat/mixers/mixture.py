@@ -16,6 +16,7 @@ from charstat.arguments import check_whole
 from charstat.errors import ContextError
 from charstat.mixers.brackets import bracket_actions
 from charstat.mixers.evidence import count_states, online_states, ratio_bins
+from charstat.mixers.explanation import Explanation, explain
 from charstat.mixers.gates import Evidence, look_up
 from charstat.mixers.kernels import distribution, most_likely, move_on, path_probability, run, step, take_advice
 from charstat.mixers.layout import MixerLayout, MixerRates
@@ -185,6 +186,13 @@ class Mixture(SymbolModel):
                 look_up(self._fixed, self.state, table[i])
                 (self._move_on if self._frozen_from else self._step)(symbol)
         return Evidence.of(table)
+
+    @one_at_a_time
+    def explain(self, char: str) -> Explanation:
+        """What every source says of this character before it is observed (mixers/explanation.py). Learns nothing, and stays here."""
+        self._symbol(char)
+        self._ready()
+        return explain(self._fixed, self.state, self.layout, self.alphabet, char)
 
     def _take_advice(self, advice: np.ndarray) -> None:
         take_advice(self.state.experts, advice)
