@@ -1,4 +1,4 @@
-"""The `charstat` command: build, eval, inspect, explain, compress, decompress, bundle, contest, audit.
+"""The `charstat` command: build, eval, inspect, explain, prune, compress, decompress, bundle, contest, audit.
 
 It parses options, calls the library and shows the result.
 
@@ -106,6 +106,9 @@ class Size(click.ParamType):
 
     name = "size"
 
+    def __init__(self, least: int = 1 << 20, why: str = "counting needs at least 1M"):
+        self.least, self.why = least, why
+
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
@@ -114,9 +117,9 @@ class Size(click.ParamType):
             self.fail(f"{value!r} is not a size such as 6G or 512M", param, ctx)
         size = int(min(float(match[1]), 1e19) * 1024 ** " KMGT".index(match[2].upper() or " "))
         if size > 1 << 60:
-            self.fail(f"{value!s:.20} is more memory than there is", param, ctx)
-        if size < 1 << 20:
-            self.fail(f"{value!r} is too small: counting needs at least 1M", param, ctx)
+            self.fail(f"{value!s:.20} is more than there is", param, ctx)
+        if size < self.least:
+            self.fail(f"{value!r} is too small: {self.why}", param, ctx)
         return size
 
 
@@ -129,6 +132,14 @@ def _check_gate(ctx: click.Context, param: click.Parameter, value: float) -> flo
 _data = click.option(
     "--data", metavar="TEXT", help="wikitext-103 (from the hub), a directory with wiki.*.raw, a UTF-8 text file, or sample."
 )
+_max_bytes = click.option(
+    "--max-bytes", type=Size(1, "a model takes more"), metavar="SIZE",
+    help="Cut the model to this size on disk, such as 2G or 16M: what is worth least per byte goes.",
+)  # fmt: skip
+_min_count = click.option("--min-count", type=click.IntRange(1), default=1, show_default=True, metavar="N",
+                          help="Leave out contexts that were seen fewer than N times.")  # fmt: skip
+_packed = click.option("--packed/--mapped", "packed", default=None,
+                       help="One file, decoded when it is loaded, or arrays that are mapped.  [default: packed if --max-bytes is below 256 MB]")  # fmt: skip
 _json = click.option("--json", "as_json", is_flag=True, help="Print a single JSON object on stdout.")
 
 
@@ -151,6 +162,9 @@ def cli(debug: bool) -> None:
               help="Hold out the last N characters: the mixture learns its warm start from them, and they are not counted.")  # fmt: skip
 @click.option("--backend", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="Where to count.")
 @click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="Number of CPU threads.  [default: all]")
+@_max_bytes
+@_min_count
+@_packed
 @click.option("--memory", type=Size(), metavar="SIZE", help="Memory for counting buffers, such as 6G.  [default: 60 % of free memory]")
 @click.option(
     "--out", type=click.Path(), metavar="DIR", help=f"Model directory to write.  [default: {MODELS}/<text>-o<order>..., see above]"
@@ -158,7 +172,7 @@ def cli(debug: bool) -> None:
 @_json
 def build(
     data: str | None, order: int, contexts: str | None, models: str, limit: int | None, held_out: int, backend: str,
-    threads: int | None, memory: int | None, out: str | None, as_json: bool,
+    threads: int | None, max_bytes: int | None, min_count: int, packed: bool | None, memory: int | None, out: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Count a text and write a model directory.
 
@@ -178,10 +192,11 @@ def build(
     corpus = open_corpus(HUB_NAME if data is None else data)
     steps = Steps()
     with steps("loading the compiled kernels"):
-        from charstat.counting import CountingPlan, build_model, choose_backend, energy_meter
+        from charstat.counting import CountingPlan, SizeLimits, build_model, choose_backend, energy_meter
         from charstat.storage import DirectoryColumns
 
-    plan = CountingPlan.of(order, contexts, _models(models), held_out)
+    size = SizeLimits.of(max_bytes, min_count, packed)
+    plan = CountingPlan.of(order, contexts, _models(models), held_out, size)
     contexts, wanted = plan.preset, list(plan.models)
     if held_out and not use_warm_start(wanted):
         users = " and ".join(use_warm_start(entry.name for entry in ENTRIES))
@@ -189,7 +204,9 @@ def build(
     engine, _ = choose_backend(backend, threads, memory)
 
     def place() -> Path:
-        target = check_out(default_out(corpus, order, contexts, limit, held_out, wanted) if out is None else out, describe(corpus)["path"])
+        target = check_out(
+            default_out(corpus, order, contexts, limit, held_out, wanted, size) if out is None else out, describe(corpus)["path"]
+        )
         DirectoryColumns(target).discard()  # fails before the text is read if the place cannot be written
         return target
 
@@ -202,7 +219,7 @@ def build(
     with steps("preparing (the first run compiles)"):
         from charstat.warm_up import warm_up
 
-        warm_up(engine, order, contexts, wanted, bool(held_out))
+        warm_up(engine, order, contexts, wanted, bool(held_out), size)
     prepare_s, started = time.perf_counter() - started, time.perf_counter()
     try:
         text, reading = read()
@@ -217,6 +234,7 @@ def build(
     with steps.build(plan.contexts, wanted, held_out / max(1, len(text) - held_out)) as progress:
         model = build_model(
             text, order=order, contexts=contexts, models=wanted, held_out_chars=held_out, backend=backend, threads=threads, memory_bytes=memory,
+            max_bytes=max_bytes, min_count=min_count, packed=packed,
             out=target, data=describe(corpus) | {"split": "train", "limit": limit}, read=reading, progress=progress,
         )  # fmt: skip
     seconds = time.perf_counter() - started
@@ -265,7 +283,7 @@ def evaluate_command(
     model = _load(path, steps)
     built_from = model.manifest.get("data") or {}
     chosen = parse_models(model.models[:1]) if chosen is None else chosen
-    check_models(chosen, model.contexts)
+    check_models(chosen, model.contexts, model.pruned)
     corpus = corpus_of(built_from, path) if corpus is None else corpus
     with steps.reading(corpus.name) as progress:
         text = corpus.text(split, chars or None, progress)
@@ -377,6 +395,44 @@ def inspect(path: str | None, contexts: bool, discounts: bool, mixer: bool, clas
             rows = class_rows(model)
         return show_classes(rows, as_json)
     show_model(model_facts(model) | {"checked": True}, as_json)
+
+
+@cli.command("prune")
+@click.argument("path", metavar="MODEL", type=click.Path())
+@_max_bytes
+@_min_count
+@_packed
+@click.option("--held-out", "text_path", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+              help="UTF-8 text that was not counted: what the cut costs is measured on it, and a warm start learned anew from it.")  # fmt: skip
+@click.option("--out", type=click.Path(), required=True, metavar="DIR", help="Model directory to write.")
+@_json
+def prune_command(
+    path: str, max_bytes: int | None, min_count: int, packed: bool | None, text_path: str | None, out: str, as_json: bool
+) -> None:  # fmt: skip
+    """Cut a model to a size: write one without what is worth least per byte.
+
+    Contexts, their rows and words go by what they add to the prediction of the shorter context and by how often they will be needed
+    (entropy pruning), for all tables together. The new model says what it lacks; its counts are no longer whole, so that it cannot be
+    merged, and the models that need all counts do not open on it.
+    """
+    from charstat.auditing.sources import file_text
+    from charstat.progress import Steps
+    from charstat.report import show_model
+
+    if max_bytes is None and min_count == 1:
+        raise click.UsageError("nothing to cut: say --max-bytes SIZE, --min-count N or both")
+    target = check_out(out)
+    held_out = "" if text_path is None else file_text(text_path, 0, None)
+    steps = Steps()
+    model = _load(path, steps)
+    with steps("cutting", total=1) as tell:
+        from charstat.pruning.cut import prune
+
+        small = prune(
+            model, out=target, max_bytes=max_bytes, min_count=min_count, packed=packed, held_out=held_out,
+            progress=lambda name, share: tell(share),
+        )  # fmt: skip
+    show_model(model_facts(small) | {"checked": False}, as_json)
 
 
 add_contest_commands(cli)

@@ -19,3 +19,4 @@ COLUMNS = {
 # The others are empty in most models: classes of words, weights of a context tree, the mixture's start.
 TABLE_COLUMNS = ("buckets", "records", "rows", "sums", "first_child", "trie_symbol", "first_id")
 CLASS_COLUMNS = ("class_hashes", "class_labels", "topic_scores")
+PACKED = "packed.bin"  # all of them in one file (packing/form.py), in place of the others

@@ -90,7 +90,7 @@ def ablate(model: Model, text: str, progress: Callable[[int, int], None] | None 
         (f"- {name}", 1, partial(stream, contexts=[n for n in mixed if n != name])) for name in mixed
     ]
     variants.append(("- match", 1, partial(stream, match=False)))
-    for expert in (entry for entry in ENTRIES if entry.is_expert and not unreadable([entry.name], model.contexts)):
+    for expert in (entry for entry in ENTRIES if entry.is_expert and not unreadable([entry.name], model.contexts, model.pruned)):
         variants.append((f"+ {expert.name}", -1, partial(advised, expert)))
     run(stream())  # brings the tables into memory, so that the first row is not charged for it
     base = row("mixture", stream())

@@ -43,6 +43,7 @@ from charstat.storage import DirectoryColumns, MemoryColumns
 
 BACKENDS = ("auto", "cpu", "gpu")
 MAX_THREADS = 64  # on machines with fewer cores: to start thousands of them takes longer than counting does
+REPORT_BYTES = 16_384  # of a manifest: room for what a build says about itself once it is done
 DEFAULT_MEMORY_SHARE = 0.6  # of the memory that is free when the build starts
 
 
@@ -105,18 +106,43 @@ def energy_meter(engine: Backend) -> EnergyMeter:
 
 
 @dataclass(frozen=True)
+class SizeLimits:
+    """What a model is cut to (pruning/cut.py). max_bytes: of its directory, None for no limit; min_count: contexts that were seen fewer times
+    go; packed: the form of the directory, None: packed for small budgets."""
+
+    max_bytes: int | None = None
+    min_count: int = 1
+    packed: bool | None = None
+
+    @classmethod
+    def of(cls, max_bytes: int | None, min_count: int, packed: bool | None) -> SizeLimits | None:
+        """The limits, checked; None if everything is kept, as it was counted. ArgumentError for values that have no meaning."""
+        if max_bytes is None and packed is None and (min_count == 1 and type(min_count) is int):
+            return None
+        from charstat.pruning.cut import check_limits
+
+        return cls(*check_limits(max_bytes, min_count, packed))
+
+    @property
+    def cuts(self) -> bool:
+        """Whether anything is left out, and not only packed."""
+        return self.max_bytes is not None or self.min_count > 1
+
+
+@dataclass(frozen=True)
 class CountingPlan:
     """What a build does with a text, settled before any text is read.
 
     contexts: whose tables to count; preset: the names they were asked for by. models: names of the registry that the model is built
     for, the first the one that it opens by default. held_out_chars: how many characters at the end of the text are not counted; the
-    mixture learns its warm start from them.
+    mixture learns its warm start from them. size: what the tables are cut to afterwards; None: everything that was counted is kept.
     """
 
     contexts: tuple[Context, ...]
     preset: str
     models: tuple[str, ...] = (DEFAULT_MODEL,)
     held_out_chars: int = 0
+    size: SizeLimits | None = None
 
     @classmethod
     def of(
@@ -125,14 +151,25 @@ class CountingPlan:
         contexts: str | Sequence[str] | None = None,
         models: str | Sequence[str] = (DEFAULT_MODEL,),
         held_out_chars: int = 0,
+        size: SizeLimits | None = None,
     ) -> CountingPlan:
-        """The plan for these options of build_model. ContextError for names that do not exist, and for contexts without order 0 where
-        a model reads it."""
+        """The plan for these options of build_model. ContextError for names that do not exist, for contexts without order 0 where
+        a model reads it, and for models that need all counts where some are cut."""
         names = parse_models(models)
         preset = needed_contexts(names) if contexts is None else context_list(contexts)
         chosen = select_contexts(preset, order)
-        check_models(names, chosen)
-        return cls(chosen, preset, tuple(names), held_out_chars)
+        check_models(names, chosen, size is not None and size.cuts)
+        return cls(chosen, preset, tuple(names), held_out_chars, size)
+
+    def columns(self, out: str | os.PathLike | None) -> MemoryColumns | DirectoryColumns:
+        """Where the counts go: memory, or the directory that they are for, in its form unless they are to be cut first."""
+        if out is None:
+            return MemoryColumns()
+        if self.size is None or self.size.cuts or not self.size.packed:
+            return DirectoryColumns(out)
+        from charstat.packing.form import PackedColumns
+
+        return PackedColumns(out)
 
     @property
     def order(self) -> int:
@@ -149,7 +186,7 @@ class CountingPlan:
     @property
     def steps(self) -> int:
         """How many steps a build reports: encoding, each table, each level of the tree, learning, finishing."""
-        return 2 + len(self.contexts) + max(0, len(self.tree_orders) - 1) + bool(self.held_out_chars)
+        return 2 + len(self.contexts) + max(0, len(self.tree_orders) - 1) + bool(self.held_out_chars) + bool(self.size and self.size.cuts)
 
 
 @dataclass
@@ -157,6 +194,7 @@ class CountedText:
     """What count_text() counted, not yet a Model: counted_chars characters of the text; held_out is the rest of it.
 
     learned: what the manifest says about the warm start (from how many characters, with which layout of the mixer); empty without.
+    pruned: what it says about the cut; empty without.
     """
 
     plan: CountingPlan
@@ -165,18 +203,45 @@ class CountedText:
     counted_chars: int
     held_out: str
     learned: dict = field(default_factory=dict)
+    pruned: dict = field(default_factory=dict)
+
+    def cut(self, out: str | os.PathLike | None, watch: Watch | None = None) -> None:
+        """Cut the tables to the plan's size, into new columns for `out`; nothing if everything is kept. UserError if nothing fits."""
+        size = self.plan.size
+        if size is None or not size.cuts:
+            return
+        from charstat.pruning.cut import Cut, cost_in_bits, new_columns, start_bytes
+
+        watch, whole = watch or Watch(), self.writer.preview(self.alphabet, self.plan.contexts)
+        left = new_columns(out, size.packed)
+        try:
+            with watch.phase("prune"):
+                later = REPORT_BYTES + (start_bytes(whole, size.packed) if self.held_out else 0)
+                cut = Cut(whole, size.max_bytes, size.min_count, size.packed, later, lambda name, share: watch.tell("prune", share))
+                writer = ModelWriter(left)
+                cut.write(writer)
+                self.pruned = cut.about(cut.level)
+                if self.held_out:
+                    small = writer.preview(self.alphabet, self.plan.contexts)
+                    self.pruned["held_out"] = cost_in_bits(whole, small, self.held_out)
+            self.writer, left = writer, self.writer.columns
+        finally:
+            if isinstance(left, DirectoryColumns):
+                left.discard()
+        watch.step("prune")
 
     def learn_warm_start(self, watch: Watch | None = None) -> None:
         """Learn the mixture's warm start from the held-out text, if there is any. An exception that `watch` raises leaves it unlearned."""
         if not self.held_out:
             return
         from charstat.mixers.warm_start import learn_warm_start  # with the mixture's kernels, which counting does without
+        from charstat.packing.form import coarse_start
 
         watch = watch or Watch()
         with watch.phase("learn"):
             built = self.writer.preview(self.alphabet, self.plan.contexts)
             found = learn_warm_start(built, self.held_out, lambda done: watch.tell("learn", done / len(self.held_out)))
-        self.writer.add_start(found.values)
+        self.writer.add_start(coarse_start(found.values) if self.pruned.get("coarse") else found.values)
         self.learned = {"chars": len(self.held_out), "layout": found.layout}
         watch.step("learn")
 
@@ -193,6 +258,8 @@ class CountedText:
             facts["ctw"] = {"alpha": CTW_TUNED["alpha"]}
         if self.learned:
             facts["start"] = self.learned
+        if self.pruned:
+            facts["pruned"] = self.pruned
         return self.writer.finish(self.alphabet, self.plan.contexts, facts | about)
 
 
@@ -274,6 +341,9 @@ def build_model(
     backend: str = "auto",
     threads: int | None = None,
     memory_bytes: int | None = None,
+    max_bytes: int | None = None,
+    min_count: int = 1,
+    packed: bool | None = None,
     out: str | os.PathLike | None = None,
     data: dict | None = None,
     meter: EnergyMeter | None = None,
@@ -288,7 +358,8 @@ def build_model(
     mixture learns its warm start from them (mixers/warm_start.py). history: text before `text`, context only (for shards). alphabet: by
     default that of the text that is counted. classes: of words (Model.classes), for shards; learned from the text by default, where a
     context looks at them, and good for one alphabet. backend, threads, memory_bytes: what counts, on how many threads, in how much buffer
-    memory. data: a description for the manifest. meter: a fresh EnergyMeter, which build_model enters around the counting. read: what
+    memory. max_bytes, min_count, packed: cut the model to a size after counting, as pruning.cut.prune does; the form of the
+    directory. data: a description for the manifest. meter: a fresh EnergyMeter, which build_model enters around the counting. read: what
     reading the text took; it joins the phases in the manifest, and none of the figures of the counting. progress: called with a Progress.
 
     CorpusError if the text is empty; UserError if all of it would be held out; ContextError for names that do not exist, and for
@@ -303,17 +374,21 @@ def build_model(
     for name, value, kind in (("alphabet", alphabet, Alphabet), ("classes", classes, WordClasses)):
         if value is not None and not isinstance(value, kind):
             raise ArgumentError(f"{name} must be of type {kind.__name__}, not {type(value).__name__}")
-    plan = CountingPlan.of(order, contexts, models, check_whole(held_out_chars, "held_out_chars", 0))
+    plan = CountingPlan.of(
+        order, contexts, models, check_whole(held_out_chars, "held_out_chars", 0), SizeLimits.of(max_bytes, min_count, packed)
+    )
     engine, why = choose_backend(backend, threads, memory_bytes, len(history) + len(text))
     meter = meter or energy_meter(engine)
     watch = Watch(plan.steps, meter, progress)
     started = time.perf_counter()
-    columns = MemoryColumns() if out is None else DirectoryColumns(out)
+    columns = plan.columns(out)
     try:
         with meter:
             counted = count_text(
                 text, plan, engine, columns=columns, alphabet=alphabet, classes=classes, history=history, threads=threads, watch=watch
             )  # fmt: skip
+            counted.cut(out, watch)
+            columns = counted.writer.columns
             counted.learn_warm_start(watch)
         watch.tell("finish")
         energy = meter.report()

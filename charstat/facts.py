@@ -12,6 +12,7 @@ from charstat.errors import FormatError, ResourceError, UserError
 
 if TYPE_CHECKING:
     from charstat.corpus import Corpus
+    from charstat.counting import SizeLimits
     from charstat.model import Model
 
 MODELS = Path("models")  # where build puts models, and where eval and inspect look for them
@@ -55,6 +56,7 @@ def model_facts(model: Model) -> dict:
         "backend": built.get("backend"), "device": built.get("device"), "reason": built.get("reason"),
         "models": parse_models(model.models), "weights": _weights(model), "warm_start_chars": model.warm_start_chars,
         "counting_seconds": built.get("seconds"), "phases": built.get("phases"), "energy": built.get("energy"), "out": model.path,
+        "pruned": about.get("pruned"), "packed": "packed" in about,
         "format_version": about.get("format_version"), "charstat_version": about.get("charstat_version"),
     }  # fmt: skip
 
@@ -65,7 +67,9 @@ def _weights(model: Model) -> dict | None:
     return stored and {"alpha": stored.alpha, "levels": list(stored.levels), "bytes": model.betas.nbytes}
 
 
-def default_out(corpus: Corpus, order: int, contexts: str, limit: int | None, held_out: int, models: list[str]) -> Path:
+def default_out(
+    corpus: Corpus, order: int, contexts: str, limit: int | None, held_out: int, models: list[str], size: SizeLimits | None = None
+) -> Path:
     """models/<text>-o<order>, and every option that is not at its default; depends on the arguments alone."""
     from charstat.ngram.contexts import PRESETS
     from charstat.registry import DEFAULT_MODEL, needed_contexts
@@ -78,6 +82,9 @@ def default_out(corpus: Corpus, order: int, contexts: str, limit: int | None, he
     if contexts != needed_contexts(models):
         parts.append(contexts if contexts in PRESETS else "contexts-" + hashlib.sha256(contexts.encode()).hexdigest()[:8])
     parts += ([f"first-{limit}"] if limit else []) + ([f"held-out-{held_out}"] if held_out else [])
+    if size is not None:
+        parts += [f"max-{size.max_bytes}"] if size.max_bytes else []
+        parts += ([f"min-count-{size.min_count}"] if size.min_count > 1 else []) + (["packed"] if size.packed else [])
     return MODELS / "-".join(parts)
 
 

@@ -149,6 +149,11 @@ def _data(value: Any, where: str) -> None:
             check(value[name], f"{where}.{name}")
 
 
+def _flag(value: Any, where: str) -> None:
+    if type(value) is not bool:
+        raise _wrong(where, "true or false", value)
+
+
 ANY_TEXT = string()
 HEX = string("[0-9a-f]{64}")
 JOULES, SECONDS = maybe(number(-1e15, 1e15)), number(0, 1e12)
@@ -175,17 +180,23 @@ ALPHABET = record({
     "chars": listed(_character, 1, 127), "tree": string("[(.]{3,255}"), "rare": mapped(_character, whole(1, MAX_CHARS), 0x110000),
 })  # fmt: skip
 CTW = record({"alpha": number(1e-9, 1e9), "levels": mapped(_context, listed(whole(0, MAX_VALUES), 2, 2), 100)})
+PRUNED = record({
+    "max_bytes": maybe(whole(1, 1 << 62)), "min_count": whole(1, MAX_CHARS), "level": whole(0, 1 << 16), "bits_per_byte": number(0, 1e12),
+    "words": whole(0, MAX_WORDS), "coarse": _flag,
+    "tables": mapped(_context, record({"contexts": whole(0, MAX_ROWS), "rows": whole(0, MAX_ROWS)}), 5000),
+}, {"held_out": record({"chars": whole(1, MAX_CHARS), "before": number(0, 1e6), "after": number(0, 1e6)})})  # fmt: skip
 START = record({"chars": whole(1, MAX_CHARS)}, {"text": TEXT, "layout": string("[0-9a-z]+", 64)})
 FIELDS: dict[str, Check] = {
     "charstat_version": string(most=100), "alphabet": ALPHABET, "tables": mapped(_context, TABLE, 5000), "words": whole(0, MAX_WORDS),
 }  # fmt: skip
 MORE_FIELDS: dict[str, Check] = {
     "order": whole(0, 24), "preset": maybe(ANY_TEXT), "models": listed(string("[a-z][a-z0-9_-]*", 40), 1, 100), "ctw": CTW, "start": maybe(START),
-    "text": maybe(TEXT), "data": maybe(_data), "build": maybe(BUILD),
+    "text": maybe(TEXT), "data": maybe(_data), "build": maybe(BUILD), "pruned": PRUNED,
 }  # fmt: skip
 ARRAY = record({"dtype": string(most=8), "size": whole(0, MAX_VALUES), "sha256": HEX})
 STORED: dict[str, Check] = {
     "format": string(FORMAT), "format_version": whole(FORMAT_VERSION, FORMAT_VERSION), "arrays": mapped(string("[a-z_]+", 40), ARRAY, 100), "sha256": HEX,
+    "packed": record({"bytes": whole(0, MAX_VALUES), "sha256": HEX}),
 }  # fmt: skip
 _CHECK = record(FIELDS, MORE_FIELDS | STORED)
 

@@ -56,6 +56,8 @@ def _check_pair(a: Model, b: Model) -> None:
     for model in (a, b):
         if not isinstance(model, Model):
             raise MergeError(f"only models can be merged, not {type(model).__name__}")
+    if a.pruned or b.pruned:
+        raise MergeError("models that were cut to a size cannot be merged, because their counts are no longer whole: merge first, then cut")
     if a.alphabet.to_dict() != b.alphabet.to_dict():
         raise MergeError("the models have different alphabets: build the shards with one alphabet (build_model(..., alphabet=...))")
     if set(a.tables) != set(b.tables):

@@ -24,7 +24,7 @@ import numpy as np
 from charstat import __version__
 from charstat.alphabet import Alphabet
 from charstat.columns import CLASS_COLUMNS, TABLE_COLUMNS
-from charstat.errors import FormatError, UserError
+from charstat.errors import ContextError, FormatError, UserError
 from charstat.manifest import MAX_WORDS, check_manifest
 from charstat.ngram.classes import WordClasses
 from charstat.ngram.contexts import Context, context_rank, parse_context
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from charstat.charmodel_api import CharModel
 
 Columns = MemoryColumns | DirectoryColumns
-KEPT = ("text", "data", "order", "preset", "build", "models", "ctw", "start")  # of a manifest, when a model is saved
+KEPT = ("text", "data", "order", "preset", "build", "models", "ctw", "start", "pruned")  # of a manifest, when a model is saved
 NOTHING = np.empty(0, np.float32)
 START_VALUES = 1 << 24  # of a start, at most: a mixture of all contexts has fewer
 START_MAX = 1e4  # of the weights and logits of a start, in absolute value; texts teach values up to some 10
@@ -141,7 +141,7 @@ class ModelWriter:
         manifest = self._manifest(alphabet, contexts, info)
         if "ctw" in info:
             manifest["ctw"] = {**info["ctw"], "levels": self._levels}
-        if isinstance(self.columns, DirectoryColumns):
+        if hasattr(self.columns, "commit"):  # of a directory
             return Model(*self.columns.commit(manifest), str(self.columns.path))
         return Model(manifest, self.columns.finish())
 
@@ -295,6 +295,24 @@ class Model:
         """The highest character order; 0 without any."""
         return max((c.param for c in self.contexts if c.kind == CHARS), default=0)
 
+    @property
+    def pruned(self) -> bool:
+        """Whether it was cut to a size: its counts are no longer whole."""
+        return "pruned" in self.manifest
+
+    def with_classes(self, classes: WordClasses) -> Model:
+        """The same model with other word classes, in memory."""
+        flat = zip(CLASS_COLUMNS, (part.ravel() for part in classes), strict=True)
+        return Model({k: v for k, v in self.manifest.items() if k not in ("arrays", "packed")}, {**self.all_columns, **dict(flat)})
+
+    def require_all_counts(self, reader: str) -> None:
+        """ContextError for a pruned model. reader: who needs every context that was counted."""
+        if self.pruned:
+            raise ContextError(
+                f"{reader} needs all counts, and this model was cut to a size: open mix, ppm, ppmc, ppm-inherit or match, or build it "
+                "without max_bytes and min_count"
+            )
+
     def char_model(self, name: str | None = None, **options) -> CharModel:
         """A new CharModel on this model: the one of that name in the registry, by default the first that it was built for.
 
@@ -308,8 +326,15 @@ class Model:
         """A new mixture on this model; options are those of mixers.mixture.Mixture."""
         return self.char_model("mix", **options)
 
-    def save(self, path: str | os.PathLike) -> Model:
-        """Write the model as a directory and return it, loaded from there. ResourceError, FormatError: see storage.py."""
+    def save(self, path: str | os.PathLike, *, max_bytes: int | None = None, min_count: int = 1, packed: bool | None = None) -> Model:
+        """Write the model as a directory and return it, loaded from there. ResourceError, FormatError: see storage.py.
+
+        max_bytes, min_count: cut it to a size; packed: all arrays in one file, decoded when it is loaded. See pruning.cut.prune.
+        """
+        if max_bytes is not None or min_count != 1 or packed:
+            from charstat.pruning.cut import save
+
+            return save(self, path, max_bytes, min_count, packed)
         columns = DirectoryColumns(path)
         try:
             writer = ModelWriter(columns)

@@ -31,7 +31,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from charstat import manifest
-from charstat.columns import COLUMNS
+from charstat.columns import COLUMNS, PACKED
 from charstat.errors import FormatError, ResourceError
 
 NEW, OLD = ".charstat-new", ".charstat-old"
@@ -139,6 +139,8 @@ def own_names(folder: Path) -> set[str]:
     if about is None:
         return set()
     arrays = about.get("arrays")
+    if "packed" in about:
+        return {manifest.MANIFEST, PACKED}
     return (
         {manifest.MANIFEST, *(f"{name}.npy" for name in arrays if re.fullmatch("[a-z_]{1,40}", name))}
         if isinstance(arrays, dict)
@@ -204,7 +206,7 @@ def check_target(path: Path, shown: Path | None = None) -> bool:
 
 def remove_model(folder: Path, extra: tuple[str, ...] = ()) -> None:
     """Remove the files that charstat has written there, and the directory if it is empty then. OSError if it is not."""
-    for name in {*(f"{c}.npy" for c in COLUMNS), *own_names(folder), *extra}:
+    for name in {*(f"{c}.npy" for c in COLUMNS), PACKED, *own_names(folder), *extra}:
         if name != manifest.MANIFEST:
             with suppress(FileNotFoundError):
                 os.unlink(folder / name)

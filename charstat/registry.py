@@ -27,7 +27,8 @@ class Entry:
 
     open(built, **options) makes the CharModel; options are those of its class. contexts: what `build` counts for it by default, a
     preset or a name. reads_order_0: it reads the character orders as a chain that ends in order 0. tree_weights: the build computes
-    the weights of a context tree for it. warm_start: it begins with what the mixture learned from held-out text. is_expert: --ablate
+    the weights of a context tree for it. warm_start: it begins with what the mixture learned from held-out text. all_counts: its formulas need every context that was
+    counted, so that it cannot be opened on a model that was cut to a size. is_expert: --ablate
     tries it as an expert of the mixture. former_names: accepted for one version.
     """
 
@@ -38,6 +39,7 @@ class Entry:
     reads_order_0: bool = True
     tree_weights: bool = False
     warm_start: bool = False
+    all_counts: bool = False
     is_expert: bool = False
     former_names: tuple[str, ...] = ()
 
@@ -93,12 +95,25 @@ ENTRIES = (
     Entry("ppm", "PPM-C with weighted, decaying online counts, starting at deterministic contexts", _ppm),
     Entry("ppmc", "PPM-C as published: every count weighs the same", _ppmc),
     Entry("ppm-inherit", "PPM with information inheritance and SEE", _ppm_inherit, is_expert=True, former_names=("ppmd",)),
-    Entry("ctw", "context-tree weighting with weighted, decaying online counts", _ctw, tree_weights=True, is_expert=True),
-    Entry("kneser-ney", "interpolated modified Kneser-Ney, static counts only", _kneser_ney, is_expert=True, former_names=("ngram",)),
+    Entry("ctw", "context-tree weighting with weighted, decaying online counts", _ctw, tree_weights=True, all_counts=True, is_expert=True),
+    Entry(
+        "kneser-ney",
+        "interpolated modified Kneser-Ney, static counts only",
+        _kneser_ney,
+        all_counts=True,
+        is_expert=True,
+        former_names=("ngram",),
+    ),
     Entry("match", "the match model alone, over a learned bias", _match, contexts=NO_CONTEXTS, reads_order_0=False),
     Entry("mix", "the mixture of all contexts and the match model", _mix, contexts=ALL_CONTEXTS, reads_order_0=False, warm_start=True),
     Entry(
-        "advised", "the mixture, with ppm-inherit and ctw as experts", _advised, contexts=ALL_CONTEXTS, tree_weights=True, warm_start=True
+        "advised",
+        "the mixture, with ppm-inherit and ctw as experts",
+        _advised,
+        contexts=ALL_CONTEXTS,
+        tree_weights=True,
+        warm_start=True,
+        all_counts=True,
     ),
 )
 DEFAULT_MODEL = "mix"
@@ -135,14 +150,29 @@ def needed_contexts(models: Iterable[str]) -> str:
     return next(contexts for contexts in (ALL_CONTEXTS, CHARACTER_ORDERS, NO_CONTEXTS) if contexts in needed)
 
 
-def unreadable(models: Iterable[str], contexts: Iterable[Context]) -> list[str]:
-    """Those of the models that cannot be opened on tables of these contexts: they read order 0, and it is missing."""
+def need_all_counts(models: Iterable[str]) -> list[str]:
+    """Those of the models that cannot be opened on a model that was cut to a size."""
+    return [name for name in models if model_named(name).all_counts]
+
+
+def unreadable(models: Iterable[str], contexts: Iterable[Context], pruned: bool = False) -> list[str]:
+    """Those of the models that cannot be opened on tables of these contexts: they read order 0, and it is missing, or need all counts of
+    tables that were cut."""
+    models = list(models)
+    if pruned and (needy := need_all_counts(models)):
+        return needy
     has_order_0 = any(c.name == "o0" for c in contexts)
     return [name for name in models if model_named(name).reads_order_0 and not has_order_0]
 
 
-def check_models(models: Iterable[str], contexts: Iterable[Context]) -> None:
-    """ContextError if one of the models cannot be opened on tables of these contexts."""
+def check_models(models: Iterable[str], contexts: Iterable[Context], pruned: bool = False) -> None:
+    """ContextError if one of the models cannot be opened on tables of these contexts, or on tables that were cut to a size."""
+    models = list(models)
+    if pruned and (needy := need_all_counts(models)):
+        raise ContextError(
+            f"{', '.join(needy)} {'needs' if len(needy) == 1 else 'need'} all counts, and a model cut to a size no longer has them: use "
+            f"{', '.join(entry.name for entry in ENTRIES if not entry.all_counts)}, or a model without --max-bytes and --min-count"
+        )
     needy = unreadable(models, contexts)
     if needy:
         read = "reads" if len(needy) == 1 else "read"

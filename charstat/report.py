@@ -47,6 +47,7 @@ def show_build(result: dict[str, Any], as_json: bool) -> None:
         *_built_for(result),
         ("Rows", f"{result['rows']:,}"),
         ("Size", format_bytes(result["bytes"])),
+        *_cut_to(result),
         (
             "Time",
             f"{format_seconds(result['seconds'])}, {format_seconds(result['read_seconds'])} of it reading{_compiled(result['prepare_seconds'])}",
@@ -56,7 +57,7 @@ def show_build(result: dict[str, Any], as_json: bool) -> None:
         ("Peak memory", format_bytes(result["peak_rss_bytes"])),
         ("Model", result["out"]),
     ]
-    parts = [facts_table("Build", result["sample"], rows), _phases(result), _energy(result)]
+    parts = [facts_table("Build", result["sample"], rows), _left(result) if result["pruned"] else None, _phases(result), _energy(result)]
     show(*parts)
 
 
@@ -121,19 +122,14 @@ def show_model(result: dict[str, Any], as_json: bool) -> None:
         ("Order, contexts", _contexts_of(result)),
         *_built_for(result),
         ("Size", format_bytes(result["bytes"])),
+        *_cut_to(result),
         ("Vocabulary", f"{result['words']:,} words"),
         ("Alphabet", f"{len(result['alphabet'])} characters with a symbol of their own, {result['rare_chars']:,} rare ones"),
         ("", Text("".join(map(_visible, sorted(result["alphabet"]))), "dim")),
     ]
     if result["device"]:
         rows.append(("Counted on", f"{result['device']} ({result['backend']} backend), {format_seconds(result['counting_seconds'])}"))
-    table = new_table("Tables", ("Context", "left"), ("Kind", "left"), ("Contexts", "right"), ("Rows", "right"), ("Size", "right"))
-    for name, family in result["families"].items():
-        table.add_row(name, family["kind"], f"{family['contexts']:,}", f"{family['rows']:,}", format_bytes(family["bytes"]))
-    total = [sum(family[key] for family in result["families"].values()) for key in ("contexts", "rows", "bytes")]
-    table.add_section()
-    table.add_row("all", "", f"{total[0]:,}", f"{total[1]:,}", format_bytes(total[2]))
-    show(facts_table("Model", result["sample"], rows), table, _phases(result), _energy(result))
+    show(facts_table("Model", result["sample"], rows), _left(result), _phases(result), _energy(result))
 
 
 # parts -------------------------------------------------------------------------------------------------------------------
@@ -214,6 +210,46 @@ def _built_for(result: dict[str, Any]) -> list[tuple[str, str]]:
     if result["warm_start_chars"]:
         rows.append(("Warm start", f"learned from {result['warm_start_chars']:,} held-out characters"))
     return rows
+
+
+def _cut_to(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """How a model was cut to a size, what that cost, and in which form it lies on the disk; nothing for one that is whole and mapped."""
+    form = [("Form", "packed: one file, decoded when it is loaded; the tables' sizes are those in memory")] if result["packed"] else []
+    if (cut := result["pruned"]) is None:
+        return form
+    limits = [f"at most {cut['max_bytes']:,} bytes"] if cut["max_bytes"] else []
+    limits += [f"contexts seen {cut['min_count']:,} times or more"] if cut["min_count"] > 1 else []
+    rows = [("Cut to", f"{', '.join(limits)}; what is left is worth {cut['bits_per_byte']:.3g} bits per byte or more")]
+    if (cost := cut.get("held_out")) is not None:
+        on = f"{cost['before']:.4f} -> {cost['after']:.4f} bits per character on {cost['chars']:,} held-out characters"
+        rows.append(("Cost of the cut", f"{cost['after'] - cost['before']:+.4f}: {on}"))
+    rows.append(("Words left", f"{result['words']:,} of {cut['words']:,}"))
+    return form + rows
+
+
+def _left(result: dict[str, Any]) -> Table:
+    """The tables; of a model that was cut, also what share of their contexts and rows is left."""
+    cut = result["pruned"]
+    was = cut["tables"] if cut else {}
+    more = [("Left", "right")] * 2 if cut else []
+    columns = [("Contexts", "right"), *more[:1], ("Rows", "right"), *more[1:], ("Size", "right")]
+    table = new_table(
+        "Tables" if not cut else "Tables, and the share that the cut has left", ("Context", "left"), ("Kind", "left"), *columns
+    )
+
+    def cells(family: dict[str, int], before: dict[str, int] | None) -> list[str]:
+        left = [[f"{family[key]:,}", *([f"{family[key] / max(1, before[key]):.1%}"] if before else [])] for key in ("contexts", "rows")]
+        return [*left[0], *left[1], format_bytes(family["bytes"])]
+
+    for name, family in result["families"].items():
+        table.add_row(name, family["kind"], *cells(family, was.get(name)))
+    total, before = (
+        {key: sum(t[key] for t in tables.values()) for key in keys}
+        for tables, keys in ((result["families"], ("contexts", "rows", "bytes")), (was, ("contexts", "rows")))
+    )
+    table.add_section()
+    table.add_row("all", "", *cells(total, before if cut else None))
+    return table
 
 
 def _phases(result: dict[str, Any]) -> Table | None:

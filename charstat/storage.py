@@ -4,6 +4,7 @@
     <column>.npy      one-dimensional arrays, memory-mapped on loading; for their layout see ngram/table.py, ngram/words.py,
                       ngram/classes.py (class_hashes, class_labels, topic_scores), ctw/weights.py (betas) and
                       mixers/warm_start.py (start)
+    packed.bin        instead of those: all arrays in one file, decoded on loading (packing/form.py)
 
 A directory is written beside its final place and moved there when it is complete, so that an interrupted build leaves either
 the earlier model or the new one (placing.py). Who reads one opens the directory once, and its files from there, so that all of them
@@ -24,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from charstat.arguments import check_path
-from charstat.columns import COLUMNS
+from charstat.columns import COLUMNS, PACKED
 from charstat.errors import FormatError, ResourceError
 from charstat.manifest import FORMAT, FORMAT_VERSION, MANIFEST, MAX_BYTES, MAX_VALUES, parse, seal
 from charstat.manifest import read as read_sealed
@@ -170,7 +171,7 @@ class DirectoryColumns:
                 f = self._files[name]
                 f.seek(0)
                 f.write(npy_header(np.dtype(dtype), self._sizes[name]))
-                arrays[name] = {"dtype": np.dtype(dtype).str, "size": self._sizes[name], "sha256": self._hashes[name].hexdigest()}
+                arrays[name] = _entry(np.dtype(dtype), self._sizes[name], self._hashes[name].hexdigest())
             columns = self.view()
             for f in self._files.values():
                 f.close()
@@ -231,6 +232,33 @@ def npy_header(dtype: np.dtype, size: int) -> bytes:
     return b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little") + text.ljust(HEADER_BYTES - 11).encode() + b"\n"
 
 
+def check_place(path: str | os.PathLike) -> Path:
+    """The place for a model, where one can be written. ResourceError, FormatError if not."""
+    DirectoryColumns(path).discard()
+    return Path(path)
+
+
+def write_directory(path: Path, files: dict[str, bytes], manifest: dict) -> dict:
+    """Put a model directory of these files in its place; returns its manifest. ResourceError, FormatError as for DirectoryColumns."""
+    data = seal({"format": FORMAT, "format_version": FORMAT_VERSION, **manifest})
+    temp, handle = None, None
+    try:
+        with uninterrupted():
+            temp, handle = new_directory(path)
+            _written[temp] = path
+        for name, content in {**files, MANIFEST: data}.items():
+            (temp / name).write_bytes(content)
+        os.chmod(temp, 0o755)
+        with uninterrupted():
+            place(temp, path)
+    except OSError as e:
+        reason = "the disk is full" if e.errno in (errno.ENOSPC, errno.EDQUOT) else (e.strerror or str(e))
+        raise ResourceError(f"cannot write the model at {path}: {reason}; an earlier model there is unchanged") from e
+    finally:
+        _remove(os.getpid(), {}, temp, handle)
+    return parse(data)
+
+
 def is_model(path: str | os.PathLike) -> bool:
     """Whether the directory has the manifest of a charstat model."""
     return peek(path) is not None
@@ -281,6 +309,8 @@ def _read_manifest(folder: int, path: Path) -> dict:
 def _open_columns(folder: int, path: Path, manifest: dict) -> dict[str, np.ndarray]:
     columns = {}
     entries = manifest.get("arrays")
+    if "packed" in manifest:
+        return _open_packed(folder, path, manifest)
     for name, dtype in COLUMNS.items():
         file, dtype = path / f"{name}.npy", np.dtype(dtype)
         entry = entries.get(name) if isinstance(entries, dict) else None
@@ -305,19 +335,51 @@ def _open_columns(folder: int, path: Path, manifest: dict) -> dict[str, np.ndarr
     return columns
 
 
+def _open_packed(folder: int, path: Path, manifest: dict) -> dict[str, np.ndarray]:
+    """The columns of a packed model, decoded."""
+    from charstat.manifest import check_manifest
+    from charstat.packing.form import unpack
+
+    file = path / PACKED
+    try:
+        check_manifest(manifest)
+        data = read_file(PACKED, manifest["packed"]["bytes"], folder)
+        if len(data) != manifest["packed"]["bytes"] or hashlib.sha256(data).hexdigest() != manifest["packed"]["sha256"]:
+            raise FormatError(f"{file} was changed after it was written: its checksum does not match")
+        return unpack(data, manifest)
+    except FileNotFoundError:
+        raise FormatError(f"{file} is missing") from None
+    except OSError as e:
+        raise FormatError(f"{file} cannot be read: {e.strerror or e}") from e
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise FormatError(f"{file} is damaged: {e}") from None
+
+
 def check_sums(path: str | os.PathLike, manifest: dict, columns: dict[str, np.ndarray]) -> None:
     """FormatError unless the columns have the checksums that the manifest says."""
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         sums = list(pool.map(lambda name: array_sha256(columns[name]), COLUMNS))
     for name, found in zip(COLUMNS, sums, strict=True):
         if found != manifest["arrays"][name].get("sha256"):
-            raise FormatError(f"{Path(path) / name}.npy was changed after it was written: its checksum does not match")
+            file = PACKED if "packed" in manifest else f"{name}.npy"
+            raise FormatError(f"{Path(path) / file} was changed after it was written: its checksum does not match")
 
 
 def disk_bytes(manifest: dict) -> int:
     """Bytes of the files of a model directory."""
+    if "packed" in manifest:
+        return len(seal(manifest)) + manifest["packed"]["bytes"]
     arrays = manifest["arrays"]
     return len(seal(manifest)) + sum(HEADER_BYTES + arrays[name]["size"] * np.dtype(dtype).itemsize for name, dtype in COLUMNS.items())
+
+
+def _entry(dtype: np.dtype, size: int, digest: str) -> dict:
+    return {"dtype": dtype.str, "size": size, "sha256": digest}
+
+
+def array_entry(values: np.ndarray) -> dict:
+    """What the manifest says of an array."""
+    return _entry(values.dtype, values.size, array_sha256(values))
 
 
 def array_sha256(*arrays: np.ndarray) -> str:

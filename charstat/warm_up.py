@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from charstat.counting import SizeLimits
     from charstat.pipeline import Backend
 
 WARM_WORDS = 40_000  # distinct words: at 32,768, counting switches to a larger table
 HELD_OUT_CHARS = 64
+WARM_BYTES = 2_000_000  # of the model that is cut
 
 
 def warm_text(more_words: int = 0) -> str:
@@ -23,8 +25,9 @@ def warm_text(more_words: int = 0) -> str:
     return start + " ".join([*words, *(words[int(r)] for r in ranks)]) + start
 
 
-def warm_up(engine: Backend, order: int, contexts: str, models: Sequence[str], learns: bool) -> None:
-    """Build once with these contexts and models, on the CPU, and let the backend warm up what it has. learns: with held-out text."""
+def warm_up(engine: Backend, order: int, contexts: str, models: Sequence[str], learns: bool, size: SizeLimits | None = None) -> None:
+    """Build once with these contexts and models, on the CPU, and let the backend warm up what it has. learns: with held-out text; size: what
+    the build is cut to."""
     from charstat.counting import build_model
     from charstat.registry import wants_tree_weights
 
@@ -32,4 +35,5 @@ def warm_up(engine: Backend, order: int, contexts: str, models: Sequence[str], l
     if own is not None:
         own(weights=wants_tree_weights(models))
     held_out = HELD_OUT_CHARS if learns else 0
-    build_model(warm_text(), order=order, contexts=contexts, models=models, held_out_chars=held_out, backend="cpu")
+    limits = {"max_bytes": WARM_BYTES, "packed": size.packed} if size is not None and size.cuts else {}
+    build_model(warm_text(), order=order, contexts=contexts, models=models, held_out_chars=held_out, backend="cpu", **limits)

@@ -47,7 +47,7 @@ def _built(path: str, predictor: str | None) -> tuple[Any, str]:
     chosen = parse_models(model.models[:1] if predictor is None else predictor)
     if len(chosen) != 1:
         raise UserError(f"--predictor takes one model, not {len(chosen)}")
-    check_models(chosen, model.contexts)
+    check_models(chosen, model.contexts, model.pruned)
     return lambda: model.char_model(chosen[0]), f"{path}, {chosen[0]}"
 
 
@@ -90,5 +90,5 @@ def file_text(path: str, first: int, chars: int | None) -> str:
     except OSError as e:
         raise CorpusError(f"cannot read {path!r}: {e.strerror or e}") from e
     if len(text) < first + 2:
-        raise CorpusError(f"{path!r} has {len(text):,} characters: an audit from character {first:,} on needs two more at least")
+        raise CorpusError(f"{path!r} has {len(text):,} characters: at least two are needed from character {first:,} on")
     return text[first:]

@@ -109,6 +109,7 @@ class ContextTreeWeighting(SymbolModel):
     block_symbols = BLOCK_SYMBOLS  # short: a symbol makes up to depth x orders records
 
     def __init__(self, model: Model, **options):
+        model.require_all_counts("context-tree weighting")
         super().__init__(model)
         self.options = o = CTWOptions(**options)
         self.chain = build_chain(model, o.max_order)

@@ -126,6 +126,7 @@ class KneserNey(ChainModel):
     """
 
     def __init__(self, model: Model, max_order: int | None = None, discounts: np.ndarray | None = None):
+        model.require_all_counts("Kneser-Ney, which counts contexts,")
         super().__init__(model, with_continuation(build_chain(model, max_order)))
         levels = self.chain.param.size
         self.counts_of_counts = np.zeros((levels, 5), np.int64)

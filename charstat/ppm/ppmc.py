@@ -205,6 +205,8 @@ class PPMC(ChainModel):
 
     def __init__(self, model: Model, **options):
         self.options = o = PPMOptions(**options)
+        if o.update_exclusion:
+            model.require_all_counts("PPM with update exclusion, which counts contexts,")
         chain = build_chain(model, o.max_order)
         super().__init__(model, with_continuation(chain) if o.update_exclusion else chain, o.overlay_limit)
 

@@ -1,0 +1,1 @@
+"""Models cut to a size: which contexts, rows and words are worth their bytes, and the model that is left."""
