@@ -139,7 +139,7 @@ _max_bytes = click.option(
 _min_count = click.option("--min-count", type=click.IntRange(1), default=1, show_default=True, metavar="N",
                           help="Leave out contexts that were seen fewer than N times.")  # fmt: skip
 _packed = click.option("--packed/--mapped", "packed", default=None,
-                       help="One file, decoded when it is loaded, or arrays that are mapped.  [default: packed if --max-bytes is below 256 MB]")  # fmt: skip
+                       help="One file, decoded when it is loaded, or arrays that are mapped.  [default: packed if --max-bytes is below 40 MB]")  # fmt: skip
 _json = click.option("--json", "as_json", is_flag=True, help="Print a single JSON object on stdout.")
 
 

@@ -115,7 +115,10 @@ def show_model(result: dict[str, Any], as_json: bool) -> None:
         return print_json(result)
     chars = result["chars"]
     rows = [
-        ("Model", f"{result['out']}, format {result['format_version']}, charstat {result['charstat_version']}; checksums match"),
+        (
+            "Model",
+            f"{result['out']}, format {result['format_version']}, charstat {result['charstat_version']}{'; checksums match' if result['checked'] else ''}",
+        ),
         ("Text", _text_of(result)),
         ("Characters", "—" if chars is None else f"{chars:,}"),
         ("Text SHA-256", result["text_sha256"] or "—"),

@@ -28,7 +28,7 @@ from charstat.pruning.levels import MAPPED_COSTS, PACKED_COSTS, ModelLevels, wei
 from charstat.pruning.worth import HIGHEST, MIDDLE, STEPS
 from charstat.storage import HEADER_BYTES, DirectoryColumns, MemoryColumns
 
-PACKED_BELOW = 256_000_000  # smaller budgets get the packed form, unless told otherwise
+PACKED_BELOW = 40_000_000  # smaller budgets get the packed form, unless told otherwise: they are decoded within seconds
 PACKINGS = 6
 NEAR = 0.985  # of the budget: near enough
 MANIFEST_ROOM = 2048  # for what the manifest says of the arrays
@@ -224,11 +224,9 @@ def stored_bytes(start: np.ndarray, packed: bool) -> int:
 
 def start_bytes(model: Model, packed: bool) -> int:
     """Bytes that a warm start for a model takes, at most."""
-    from charstat.mixers.layout import MixerRates
-    from charstat.mixers.logistic import new_mixer
-    from charstat.mixers.logistic import pack as pack_start
+    from charstat.mixers.warm_start import learn_warm_start
 
-    mapped = pack_start(new_mixer(model.stream(warm_start=False).layout, MixerRates())).nbytes
+    mapped = learn_warm_start(model, "").values.nbytes
     return mapped * 21 // 32 if packed else mapped  # 20 of 32 bits are left of each value, and LZMA adds next to nothing
 
 
