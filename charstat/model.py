@@ -300,11 +300,6 @@ class Model:
         """Whether it was cut to a size: its counts are no longer whole."""
         return "pruned" in self.manifest
 
-    def with_classes(self, classes: WordClasses) -> Model:
-        """The same model with other word classes, in memory."""
-        flat = zip(CLASS_COLUMNS, (part.ravel() for part in classes), strict=True)
-        return Model({k: v for k, v in self.manifest.items() if k not in ("arrays", "packed")}, {**self.all_columns, **dict(flat)})
-
     def require_all_counts(self, reader: str) -> None:
         """ContextError for a pruned model. reader: who needs every context that was counted."""
         if self.pruned:

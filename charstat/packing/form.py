@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 OTHERS = tuple(name for name in COLUMNS if name not in TABLE_COLUMNS)
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6}]
 EXACT_COUNTS = 16  # counts below are kept; above, two bits after the leading one
-SCORE_STEP = 16  # of the scores of topics: half a nat (classes.SCORE_UNIT)
 MOST_PER_BYTE = 4096  # values that a packed byte can stand for; more is no model
 MANTISSA = np.uint32(0xFFFFF000)  # of a float32: 11 bits are left
 
@@ -43,13 +42,6 @@ def coarse(counts: np.ndarray) -> np.ndarray:
     bits = np.frexp(counts.astype(np.float64))[1].astype(np.uint32)  # 1 + floor(log2)
     shift = np.where(counts < EXACT_COUNTS, 0, np.maximum(bits, 3) - 3).astype(np.uint32)
     return (counts >> shift) << shift
-
-
-def coarse_scores(scores: np.ndarray) -> np.ndarray:
-    """The scores of word classes rounded to half a nat: int8."""
-    return (np.clip((scores.astype(np.int16) + SCORE_STEP // 2) // SCORE_STEP, -128 // SCORE_STEP, 127 // SCORE_STEP) * SCORE_STEP).astype(
-        np.int8
-    )
 
 
 def coarse_start(values: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from charstat.columns import COLUMNS
 from charstat.errors import ArgumentError, UserError
 from charstat.manifest import seal
 from charstat.model import KEPT, Model, ModelWriter
-from charstat.packing.form import PackedColumns, coarse, coarse_scores, coarse_start, compressed, pack
+from charstat.packing.form import PackedColumns, coarse, coarse_start, compressed, pack
 from charstat.pruning.levels import MAPPED_COSTS, PACKED_COSTS, ModelLevels, weigh
 from charstat.pruning.worth import HIGHEST, MIDDLE, STEPS
 from charstat.storage import HEADER_BYTES, DirectoryColumns, MemoryColumns
@@ -47,8 +47,6 @@ class Cut:
         self.model, self.max_bytes, self.min_count, self.packed, self.later_bytes = model, max_bytes, min_count, packed, later_bytes
         tell = tell or (lambda name, share: None)
         costs = PACKED_COSTS if packed else MAPPED_COSTS
-        if packed and model.classes.scores.any():
-            model = model.with_classes(model.classes._replace(scores=coarse_scores(model.classes.scores)))
         self.levels: ModelLevels = weigh(model, costs, min_count, lambda done, n: tell("weighing", done / n))
         self._shape = coarse if packed else None
         tell("cutting", 0.0)
