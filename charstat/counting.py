@@ -167,9 +167,9 @@ class CountingPlan:
             return MemoryColumns()
         if self.size is None or self.size.cuts or not self.size.packed:
             return DirectoryColumns(out)
-        from charstat.packing.form import PackedColumns
+        from charstat.pruning.cut import new_columns
 
-        return PackedColumns(out)
+        return new_columns(out, True)
 
     @property
     def order(self) -> int:

@@ -327,9 +327,9 @@ class Model:
         max_bytes, min_count: cut it to a size; packed: all arrays in one file, decoded when it is loaded. See pruning.cut.prune.
         """
         if max_bytes is not None or min_count != 1 or packed:
-            from charstat.pruning.cut import save
+            from charstat.registry import save_cut
 
-            return save(self, path, max_bytes, min_count, packed)
+            return save_cut(self, path, max_bytes, min_count, packed)
         columns = DirectoryColumns(path)
         try:
             writer = ModelWriter(columns)

@@ -7,6 +7,7 @@ costs nothing: numba is loaded when a model is opened.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -142,6 +143,13 @@ def parse_models(names: str | Iterable[str]) -> list[str]:
 def open_model(built: Model, name: str, **options) -> CharModel:
     """A new CharModel of that name on a built model. ContextError if there is none, or if it needs a context that the model lacks."""
     return model_named(name).open(built, **options)
+
+
+def save_cut(model: Model, path: str | os.PathLike, max_bytes: int | None, min_count: int, packed: bool | None) -> Model:
+    """Model.save() with a size or a form: here, because a Model knows nothing of what reads it but this file."""
+    from charstat.pruning.cut import save
+
+    return save(model, path, max_bytes, min_count, packed)
 
 
 def needed_contexts(models: Iterable[str]) -> str:

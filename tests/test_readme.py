@@ -39,8 +39,9 @@ def on_a_small_text(line: str) -> list[str]:
 def test_the_commands_run(english, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my-text.txt").write_text(english[:40_000], encoding="utf-8")
+    (tmp_path / "other.txt").write_text(english[40_000:42_000], encoding="utf-8")
     lines = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
-    assert {shlex.split(line)[1] for line in lines} == {"build", "eval", "inspect", "explain", "compress", "decompress"}
+    assert {shlex.split(line)[1] for line in lines} == {"build", "eval", "inspect", "prune", "explain", "compress", "decompress"}
     for line in lines:
         args = on_a_small_text(line)
         result = CliRunner().invoke(cli, args)

@@ -11,24 +11,19 @@ before: it changes the model, so that a model cut to a size says so (`pruned` in
 
 from __future__ import annotations
 
-import hashlib
 import lzma
 import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from charstat.columns import COLUMNS, PACKED, TABLE_COLUMNS
+from charstat.columns import COLUMNS, TABLE_COLUMNS
 from charstat.ngram.contexts import parse_context
 from charstat.ngram.table import CountTable
+from charstat.ngram.words import Vocabulary
 from charstat.packing.tables import pack_table, unpack_table
 from charstat.packing.trie import pack_trie, unpack_trie
-from charstat.storage import MemoryColumns, array_entry, check_place, write_directory
-
-if TYPE_CHECKING:
-    from charstat.model import Model
 
 OTHERS = tuple(name for name in COLUMNS if name not in TABLE_COLUMNS)
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6}]
@@ -49,15 +44,13 @@ def coarse_start(values: np.ndarray) -> np.ndarray:
     return (values.view(np.uint32) & MANTISSA).view(np.float32)
 
 
-def pack(model: Model) -> bytes:
-    """All arrays of a model. The bytes depend on them alone."""
-    columns = model.all_columns
-    tables = list(model.tables.values())
+def pack(columns: dict[str, np.ndarray], tables: list[CountTable], vocabulary: Vocabulary) -> bytes:
+    """All arrays of a model: Model.all_columns, its tables and its vocabulary. The bytes depend on them alone."""
     first = [t for t in tables if t.context.name == "p"]
-    rank_of = np.argsort(words_by_rank(first[0] if first else None, model.vocabulary.size)).astype(np.uint32)
+    rank_of = np.argsort(words_by_rank(first[0] if first else None, vocabulary.size)).astype(np.uint32)
     own = np.arange(rank_of.size, dtype=np.uint32)
     with _pool() as pool:
-        parts = [pool.submit(compressed, {name: columns[name] for name in OTHERS}), pool.submit(pack_trie, model.vocabulary)]
+        parts = [pool.submit(compressed, {name: columns[name] for name in OTHERS}), pool.submit(pack_trie, vocabulary)]
         parts += [pool.submit(pack_table, t, own if t in first else rank_of) for t in (*first, *(t for t in tables if t not in first))]
         packed = [part.result() for part in parts]
     return np.array([len(p) for p in packed], "<u8").tobytes() + b"".join(packed)
@@ -98,18 +91,14 @@ def unpack(data: bytes, manifest: dict) -> dict[str, np.ndarray]:
     with _pool() as pool:
         for name, found in [(name, pool.submit(table, name, part, word_of)) for name, part in rest]:
             done[name] = found.result()
-    memory = MemoryColumns()
-    for name in sorted(done, key=lambda name: (entries[name][1]["row_at"], entries[name][1]["bucket_at"])):
-        t = done[name]
-        for column, values in (("buckets", t.buckets), ("records", t.records), ("rows", t.rows), ("sums", t.sums)):
-            if values is not None:
-                memory.append(column, values)
-    for column, values in (("first_child", vocabulary.first_child), ("trie_symbol", vocabulary.symbol), ("first_id", vocabulary.first_id)):
-        memory.append(column, values)
-    for column, values in columns.items():
-        memory.append(column, values)
-    found = memory.finish()
+    places = sorted(done, key=lambda name: (entries[name][1]["row_at"], entries[name][1]["bucket_at"]))
+    found = {
+        name: np.concatenate([np.empty(0, COLUMNS[name]), *(v for t in places if (v := getattr(done[t], name)) is not None)])
+        for name in ("buckets", "records", "rows", "sums")
+    }
+    found |= {"first_child": vocabulary.first_child, "trie_symbol": vocabulary.symbol, "first_id": vocabulary.first_id, **columns}
     for name, size in sizes.items():
+        found[name].setflags(write=False)
         if found[name].size != size:
             raise ValueError(f"{name} has {found[name].size:,} values, not {size:,}")
     return found
@@ -141,24 +130,3 @@ def _unpack_planes(part: bytes, sizes: dict[str, int]) -> dict[str, np.ndarray]:
         columns[name] = np.ascontiguousarray(plane.T).view(dtype).ravel()
         at += size
     return columns
-
-
-class PackedColumns(MemoryColumns):
-    """Columns that are written as one packed file, into a model directory at `path`."""
-
-    def __init__(self, path: str | os.PathLike):
-        super().__init__()
-        self.path = check_place(path)
-
-    def commit(self, manifest: dict) -> tuple[dict, dict[str, np.ndarray]]:
-        """Pack the columns, and put the directory in place; returns the manifest and the columns."""
-        from charstat.model import Model
-
-        columns = self.finish()
-        data = pack(Model(manifest, columns))
-        about = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        arrays = {name: array_entry(columns[name]) for name in COLUMNS}
-        return write_directory(self.path, {PACKED: data}, {**manifest, "packed": about, "arrays": arrays}), columns
-
-    def discard(self) -> None:
-        """Nothing is on disk before commit()."""

@@ -23,7 +23,8 @@ from charstat.columns import COLUMNS
 from charstat.errors import ArgumentError, UserError
 from charstat.manifest import seal
 from charstat.model import KEPT, Model, ModelWriter
-from charstat.packing.form import PackedColumns, coarse, coarse_start, compressed, pack
+from charstat.packing.directory import PackedColumns
+from charstat.packing.form import coarse, coarse_start, compressed, pack
 from charstat.pruning.levels import MAPPED_COSTS, PACKED_COSTS, ModelLevels, weigh
 from charstat.pruning.worth import HIGHEST, MIDDLE, STEPS
 from charstat.storage import HEADER_BYTES, DirectoryColumns, MemoryColumns
@@ -77,7 +78,8 @@ class Cut:
         low, high, ratio = start - 1, HIGHEST, 1.0  # too much is left at low
         for _ in range(PACKINGS):
             level = first_level(low + 1, high, lambda level, ratio=ratio: fixed + ratio * self.levels.packed_bytes(level) <= 0.995 * budget)
-            size = fixed + len(pack(self.levels.narrowed(level).model))
+            left = self.levels.narrowed(level).model
+            size = fixed + len(pack(left.all_columns, list(left.tables.values()), left.vocabulary))
             if size <= budget:
                 high = level
                 if size >= NEAR * budget or level == low + 1:
@@ -141,7 +143,7 @@ def new_columns(out: str | os.PathLike | None, packed: bool) -> MemoryColumns | 
     """Where a model goes: memory, or a directory in one of the two forms."""
     if out is None:
         return MemoryColumns()
-    return PackedColumns(out) if packed else DirectoryColumns(out)
+    return PackedColumns(out, Model) if packed else DirectoryColumns(out)
 
 
 def prune(
