@@ -1,4 +1,4 @@
-"""Merging two models: their vocabularies become one, their tables are added, and the manifest lists what each was made from.
+"""What merging two models takes: whether they fit, the parts of the sum, and what its manifest says. Model.merge puts them together.
 
 Not kept are weights of a context tree (those of the sum are no sum, and need the text; what opens on the merged model computes those that
 its tables give) and the warm start (the other part may have counted its text).
@@ -6,56 +6,49 @@ its tables give) and the warm start (the other part may have counted its text).
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from charstat.arguments import check_path
 from charstat.errors import MergeError
 from charstat.manifest import MAX_CHARS, MAX_PARTS
-from charstat.model import Model, ModelWriter
+from charstat.ngram.classes import WordClasses
 from charstat.ngram.table import CountTable, merge_tables
 from charstat.ngram.words import Vocabulary, build_trie, vocabulary_words
-from charstat.storage import DirectoryColumns, MemoryColumns
+
+if TYPE_CHECKING:
+    from charstat.model import Model
 
 
-def merge_models(a: Model, b: Model, out: str | os.PathLike | None = None) -> Model:
-    """The model whose counts are the sums of both, in memory or, with `out`, as a directory: see Model.merge."""
-    if out is not None:
-        check_path(out, "out")
-    _check_pair(a, b)
-    columns = MemoryColumns() if out is None else DirectoryColumns(out)
-    try:
-        writer = ModelWriter(columns)
-        vocabulary, new_ids = merge_vocabularies(a.vocabulary, b.vocabulary)
-        writer.add(vocabulary)
-        writer.add(a.classes)
-        for name, table in a.tables.items():
-            pair = [table, b.tables[name]]
-            if table.context.is_words:
-                pair = [
-                    CountTable(t.context, t.bits, t.start_bits, t.buckets, t.records, ids[t.rows], t.sums)
-                    for t, ids in zip(pair, new_ids, strict=True)
-                ]
-            writer.add(merge_tables(*pair))
-        info = {
-            "order": max(a.order, b.order),
-            "text": _merged_text([m.manifest.get("text") or {} for m in (a, b)]),
-            "data": a.manifest.get("data"),
-            "models": list(dict.fromkeys((*a.models, *b.models))),
-            "build": {"merged": [one for m in (a, b) for one in _builds(m.manifest.get("build"))][:MAX_PARTS]},
-        }
-        return writer.finish(a.alphabet, a.contexts, info)
-    finally:
-        if isinstance(columns, DirectoryColumns):
-            columns.discard()
+def merged_parts(a: Model, b: Model) -> Iterator[CountTable | Vocabulary | WordClasses]:
+    """The vocabulary, the word classes and every table of the sum."""
+    vocabulary, new_ids = merge_vocabularies(a.vocabulary, b.vocabulary)
+    yield vocabulary
+    yield a.classes
+    for name, table in a.tables.items():
+        pair = [table, b.tables[name]]
+        if table.context.is_words:
+            pair = [
+                CountTable(t.context, t.bits, t.start_bits, t.buckets, t.records, ids[t.rows], t.sums)
+                for t, ids in zip(pair, new_ids, strict=True)
+            ]
+        yield merge_tables(*pair)
 
 
-def _check_pair(a: Model, b: Model) -> None:
+def merged_info(a: Model, b: Model) -> dict:
+    """What the manifest says of the sum."""
+    return {
+        "order": max(a.order, b.order),
+        "text": _merged_text([m.manifest.get("text") or {} for m in (a, b)]),
+        "data": a.manifest.get("data"),
+        "models": list(dict.fromkeys((*a.models, *b.models))),
+        "build": {"merged": [one for m in (a, b) for one in _builds(m.manifest.get("build"))][:MAX_PARTS]},
+    }
+
+
+def check_pair(a: Model, b: Model) -> None:
     """MergeError unless the models fit."""
-    for model in (a, b):
-        if not isinstance(model, Model):
-            raise MergeError(f"only models can be merged, not {type(model).__name__}")
     if a.pruned or b.pruned:
         raise MergeError("models that were cut to a size cannot be merged, because their counts are no longer whole: merge first, then cut")
     if a.alphabet.to_dict() != b.alphabet.to_dict():

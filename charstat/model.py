@@ -23,9 +23,11 @@ import numpy as np
 
 from charstat import __version__
 from charstat.alphabet import Alphabet
+from charstat.arguments import check_path
 from charstat.columns import CLASS_COLUMNS, TABLE_COLUMNS
-from charstat.errors import ContextError, FormatError, UserError
+from charstat.errors import ContextError, FormatError, MergeError, UserError
 from charstat.manifest import MAX_WORDS, check_manifest
+from charstat.merging import check_pair, merged_info, merged_parts
 from charstat.ngram.classes import WordClasses
 from charstat.ngram.contexts import Context, context_rank, parse_context
 from charstat.ngram.hashing import CHARS
@@ -384,9 +386,21 @@ class Model:
         classes=. Give a shard the text before it as history=, so that the n-grams and words across its start are counted, once;
         without it, those few are missing. Weights of a context tree and the warm start are not kept. MergeError if the models do not fit.
         """
-        from charstat.merging import merge_models
-
-        return merge_models(a, b, out)
+        for model in (a, b):
+            if not isinstance(model, Model):
+                raise MergeError(f"only models can be merged, not {type(model).__name__}")
+        if out is not None:
+            check_path(out, "out")
+        check_pair(a, b)
+        columns = MemoryColumns() if out is None else DirectoryColumns(out)
+        try:
+            writer = ModelWriter(columns)
+            for part in merged_parts(a, b):
+                writer.add(part)
+            return writer.finish(a.alphabet, a.contexts, merged_info(a, b))
+        finally:
+            if isinstance(columns, DirectoryColumns):
+                columns.discard()
 
 
 def manifest_digest(manifest: dict) -> str:
