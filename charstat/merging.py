@@ -6,22 +6,33 @@ its tables give) and the warm start (the other part may have counted its text).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
+from charstat.alphabet import Alphabet
 from charstat.errors import MergeError
 from charstat.manifest import MAX_CHARS, MAX_PARTS
 from charstat.ngram.classes import WordClasses
 from charstat.ngram.table import CountTable, merge_tables
 from charstat.ngram.words import Vocabulary, build_trie, vocabulary_words
 
-if TYPE_CHECKING:
-    from charstat.model import Model
+
+class Counted(Protocol):
+    """What merging reads of a model.Model, which imports this file."""
+
+    alphabet: Alphabet
+    tables: Mapping[str, CountTable]
+    vocabulary: Vocabulary
+    classes: WordClasses
+    models: tuple[str, ...]
+    order: int
+    manifest: dict
+    pruned: Any
 
 
-def merged_parts(a: Model, b: Model) -> Iterator[CountTable | Vocabulary | WordClasses]:
+def merged_parts(a: Counted, b: Counted) -> Iterator[CountTable | Vocabulary | WordClasses]:
     """The vocabulary, the word classes and every table of the sum."""
     vocabulary, new_ids = merge_vocabularies(a.vocabulary, b.vocabulary)
     yield vocabulary
@@ -36,7 +47,7 @@ def merged_parts(a: Model, b: Model) -> Iterator[CountTable | Vocabulary | WordC
         yield merge_tables(*pair)
 
 
-def merged_info(a: Model, b: Model) -> dict:
+def merged_info(a: Counted, b: Counted) -> dict:
     """What the manifest says of the sum."""
     return {
         "order": max(a.order, b.order),
@@ -47,7 +58,7 @@ def merged_info(a: Model, b: Model) -> dict:
     }
 
 
-def check_pair(a: Model, b: Model) -> None:
+def check_pair(a: Counted, b: Counted) -> None:
     """MergeError unless the models fit."""
     if a.pruned or b.pruned:
         raise MergeError("models that were cut to a size cannot be merged, because their counts are no longer whole: merge first, then cut")
