@@ -130,7 +130,12 @@ def _check_gate(ctx: click.Context, param: click.Parameter, value: float) -> flo
 
 
 _data = click.option(
-    "--data", metavar="TEXT", help="wikitext-103 (from the hub), a directory with wiki.*.raw, a UTF-8 text file, or sample."
+    "--data", metavar="TEXT",
+    help="wikitext-103 (from the hub), a directory with wiki.*.raw, a UTF-8 text file, or sample; or many files (a directory, or a glob in "
+    "quotes: .txt, .raw, .jsonl, .parquet, and .gz or .zst of them), hub:OWNER/NAME, or - (standard input).",
+)  # fmt: skip
+_text_field = click.option(
+    "--text-field", metavar="NAME", help="The field of JSON lines, Parquet files and data sets that holds the text.  [default: text]"
 )
 _max_bytes = click.option(
     "--max-bytes", type=Size(1, "a model takes more"), metavar="SIZE",
@@ -152,6 +157,8 @@ def cli(debug: bool) -> None:
 
 @cli.command()
 @_data
+@_text_field
+@click.option("--skip-bad-files", is_flag=True, help="Leave out files that are damaged or repeated, and list them.")
 @click.option("--order", default=DEFAULT_ORDER, show_default=True, metavar="K", help="Highest character order, 1 to 24.")
 @click.option("--contexts", metavar="NAMES",
               help="Presets or contexts, separated by commas; `charstat inspect --contexts` lists them.  [default: what the models read]")  # fmt: skip
@@ -171,7 +178,8 @@ def cli(debug: bool) -> None:
 )
 @_json
 def build(
-    data: str | None, order: int, contexts: str | None, models: str, limit: int | None, held_out: int, backend: str,
+    data: str | None, text_field: str | None, skip_bad_files: bool, order: int, contexts: str | None, models: str, limit: int | None,
+    held_out: int, backend: str,
     threads: int | None, max_bytes: int | None, min_count: int, packed: bool | None, memory: int | None, out: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Count a text and write a model directory.
@@ -186,10 +194,10 @@ def build(
     at its default, as in models/wikitext-103-o8-words-first-1000000.
     """
     from charstat.corpus import HubUnavailable, open_corpus
-    from charstat.progress import Steps, note
+    from charstat.progress import Steps, note, note_skipped
     from charstat.report import show_build
 
-    corpus = open_corpus(HUB_NAME if data is None else data)
+    corpus = open_corpus(HUB_NAME if data is None else data, text_field, skip_bad_files)
     steps = Steps()
     with steps("loading the compiled kernels"):
         from charstat.counting import CountingPlan, SizeLimits, build_model, choose_backend, energy_meter
@@ -231,6 +239,7 @@ def build(
         target = place()
         text, reading = read()
     read_s = time.perf_counter() - started
+    note_skipped(corpus)
     with steps.build(plan.contexts, wanted, held_out / max(1, len(text) - held_out)) as progress:
         model = build_model(
             text, order=order, contexts=contexts, models=wanted, held_out_chars=held_out, backend=backend, threads=threads, memory_bytes=memory,
@@ -245,6 +254,7 @@ def build(
 @cli.command("eval")
 @click.option("--model", "path", type=click.Path(), metavar="DIR", help=f"Model directory.  [default: the newest in {MODELS}/]")
 @_data
+@_text_field
 @click.option("--split", default="val", show_default=True, metavar="NAME", help="train, val or test.")
 @click.option("--chars", type=click.IntRange(0), default=DEFAULT_CHARS, show_default=True, metavar="N",
               help="Score the first N characters; 0: all.")  # fmt: skip
@@ -258,7 +268,7 @@ def build(
 @_json
 @click.pass_context
 def evaluate_command(
-    ctx: click.Context, path: str | None, data: str | None, split: str, chars: int, gate: float,
+    ctx: click.Context, path: str | None, data: str | None, text_field: str | None, split: str, chars: int, gate: float,
     models: str | None, ablate: bool, report: str | None, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Predict a text character by character and report the accuracy.
@@ -277,7 +287,7 @@ def evaluate_command(
         check_page(report, force)
     split = normalise_split(split)
     chosen = None if models is None else _models(models)
-    corpus = None if data is None else open_corpus(data)
+    corpus = None if data is None else open_corpus(data, text_field)
     path = newest_model() if path is None else path
     steps = Steps()
     model = _load(path, steps)

@@ -158,7 +158,7 @@ ANY_TEXT = string()
 HEX = string("[0-9a-f]{64}")
 JOULES, SECONDS = maybe(number(-1e15, 1e15)), number(0, 1e12)
 DATA: dict[str, Check] = {
-    "name": ANY_TEXT, "kind": string("hub|directory|file|sample"), "layout": string("contest|release|plain"), "description": ANY_TEXT,
+    "name": ANY_TEXT, "kind": string("hub|directory|file|sample|files|dataset|stdin"), "layout": string("contest|release|plain"), "description": ANY_TEXT,
     "path": maybe(string("[^\0]*", 4096)), "split": string("train|val|test"), "limit": maybe(whole(1, 1 << 62)),
 }  # fmt: skip
 TEXT = record({}, {"chars": whole(0, MAX_CHARS), "sha256": HEX, "history_chars": whole(0, MAX_CHARS), "more_parts": whole(1, MAX_CHARS),
