@@ -21,7 +21,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -176,11 +176,23 @@ def cli(debug: bool) -> None:
 @click.option(
     "--out", type=click.Path(), metavar="DIR", help=f"Model directory to write.  [default: {MODELS}/<text>-o<order>..., see above]"
 )
+@click.option("--engine", type=click.Choice(["local", "dask"]), default="local", show_default=True,
+              help="dask: count in shards, on workers of this machine or of a cluster, in memory that does not grow with the text.")  # fmt: skip
+@click.option("--scheduler", metavar="ADDRESS", help="dask: the scheduler of a cluster, such as tcp://host:8786.  [default: this machine]")
+@click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="dask: workers on this machine.  [default: one a core]")
+@click.option("--worker-memory", type=Size(), metavar="SIZE", help="dask: memory of each worker.  [default: 70 % of free memory, shared]")
+@click.option("--work-dir", type=click.Path(), metavar="DIR",
+              help="dask: a directory that all workers see, for the text and the shards.  [default: the model's, with .work]")  # fmt: skip
+@click.option(
+    "--shard-chars", type=click.IntRange(1), metavar="N", help="dask: characters in a shard.  [default: what a worker has memory for]"
+)
+@click.option("--resume", is_flag=True, help="dask: go on from what an earlier build has left in the work directory.")
+@click.option("--report", type=click.Path(dir_okay=False), metavar="FILE", help="dask: write dask's performance report, an HTML page.")
 @_json
 def build(
     data: str | None, text_field: str | None, skip_bad_files: bool, order: int, contexts: str | None, models: str, limit: int | None,
-    held_out: int, backend: str,
-    threads: int | None, max_bytes: int | None, min_count: int, packed: bool | None, memory: int | None, out: str | None, as_json: bool,
+    held_out: int, backend: str, threads: int | None, max_bytes: int | None, min_count: int, packed: bool | None, memory: int | None,
+    out: str | None, engine: str, as_json: bool, **dask: Any,
 ) -> None:  # fmt: skip
     """Count a text and write a model directory.
 
@@ -196,7 +208,12 @@ def build(
     from charstat.corpus import HubUnavailable, open_corpus
     from charstat.progress import Steps, note, note_skipped
     from charstat.report import show_build
+    from charstat.shards.command import Options, run_build
 
+    options = Options(**dask)
+    options.check(engine)
+    if engine == "dask" and (max_bytes or min_count > 1 or packed):
+        raise click.UsageError("--max-bytes, --min-count and --packed cut a model that one process builds: not with --engine dask yet")
     corpus = open_corpus(HUB_NAME if data is None else data, text_field, skip_bad_files)
     steps = Steps()
     with steps("loading the compiled kernels"):
@@ -209,7 +226,7 @@ def build(
     if held_out and not use_warm_start(wanted):
         users = " and ".join(use_warm_start(entry.name for entry in ENTRIES))
         note(f"--held-out: only {users} use the warm start, and this model is built for {', '.join(wanted)}")
-    engine, _ = choose_backend(backend, threads, memory)
+    counter, _ = choose_backend(backend, threads, memory)
 
     def place() -> Path:
         target = check_out(
@@ -219,7 +236,7 @@ def build(
         return target
 
     def read() -> tuple[str, dict]:
-        with steps.reading(corpus.name) as progress, energy_meter(engine) as meter:
+        with steps.reading(corpus.name) as progress, energy_meter(counter) as meter:
             text = corpus.text("train", limit, progress)
         return text, meter.report().as_phase("read")
 
@@ -227,7 +244,13 @@ def build(
     with steps("preparing (the first run compiles)"):
         from charstat.warm_up import warm_up
 
-        warm_up(engine, order, contexts, wanted, bool(held_out), size)
+        warm_up(counter, order, contexts, wanted, bool(held_out), size)
+        if engine == "dask":
+            from charstat.shards.warm_up import warm_up_shards
+
+            warm_up_shards()
+    if engine == "dask":
+        return show_build(run_build(corpus, plan, target, options, backend, threads, limit, steps), as_json)
     prepare_s, started = time.perf_counter() - started, time.perf_counter()
     try:
         text, reading = read()

@@ -70,6 +70,12 @@ class Steps:
         with self._line(label, 1.0) as update:
             yield lambda done, total: update(label, done / total)
 
+    @contextmanager
+    def labelled(self, label: str) -> Iterator[Callable[[str, float], None]]:
+        """A bar for a callback that takes what is being done, and the share of the whole that is done."""
+        with self._line(label, 1.0) as update:
+            yield update
+
     def reading(self, name: str) -> AbstractContextManager[Callable[[int, int], None]]:
         """A bar for the progress callback of Corpus.text. name: the corpus's name."""
         return self.share(f"reading {Path(name).name[-40:]}")
