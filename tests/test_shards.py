@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from energy_world import World, absent_gpu, make_meter
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import run, run_json
 
@@ -47,7 +47,6 @@ ALPHABET = "ab 1\n.B"
 # The steps.
 
 
-@settings(max_examples=150)
 @given(
     st.lists(st.one_of(st.text(ALPHABET, max_size=30), st.sampled_from(["x" * 70, "7" * 40, " " * 40, "Q" * 33 + "a " * 30])), max_size=8),
     st.lists(st.integers(0, 200), min_size=1, max_size=3),
@@ -317,7 +316,8 @@ def test_a_broken_file_is_named_or_skipped(cluster, tmp_path, many, single):
 # Workers that cannot do it.
 
 
-def test_no_scheduler(tmp_path):
+def test_no_scheduler(tmp_path, monkeypatch):
+    monkeypatch.setattr("charstat.shards.cluster.CONNECT_S", 0.5)
     with pytest.raises(ResourceError, match=r"no dask scheduler answers at tcp://127.0.0.1:1 .*start one with `dask scheduler`"):
         open_cluster(tmp_path, MARK, "tcp://127.0.0.1:1", None, None, None).__enter__()
 

@@ -29,7 +29,7 @@ CONNECT_S = 10.0
 WORKERS_S = 60.0
 RETRIES = 2  # of a task that failed for another reason than a user's mistake
 MEMORY_SHARE = 0.7  # of the free memory, for all workers of a local cluster
-REST_BYTES = 380 << 20  # of a worker at rest, kernels compiled
+REST_BYTES = 330 << 20  # of a worker at rest, kernels compiled
 USED_SHARE = 0.75  # of a worker's limit: dask pauses a worker at 0.8, and ends it at 0.95
 
 
@@ -50,7 +50,6 @@ class WorkerFacts(NamedTuple):
     numba: str
     numpy: str
     python: str
-    gpus: str  # CUDA_VISIBLE_DEVICES
     sees_folder: bool
     why_not: str
 
@@ -71,7 +70,7 @@ def worker_facts(folder: str, token: str) -> WorkerFacts:
     except OSError as e:
         sees, why = False, e.strerror or str(e)
     versions = __version__, numba.__version__, numpy.__version__, ".".join(platform.python_version_tuple()[:2])
-    return WorkerFacts(socket.gethostname(), *versions, os.environ.get("CUDA_VISIBLE_DEVICES", ""), sees, why)
+    return WorkerFacts(socket.gethostname(), *versions, sees, why)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ minute, so that no counter wraps unnoticed. If that worker is lost, so are its j
 from __future__ import annotations
 
 import math
+import os
+import socket
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
@@ -39,6 +41,11 @@ class HostMeter:
         self._end.set()
         self._thread.join()
         return self._meter.report().to_dict()
+
+
+def place_of() -> tuple[str, str]:
+    """(host, GPUs that it may use) of this worker."""
+    return socket.gethostname(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
 
 
 def start_meter(build: str, backend: str, threads: int) -> None:
