@@ -149,6 +149,10 @@ class Corpus:
             found.append({"chars": size - missing, "sha256": digest.hexdigest()})
         return [*found, {"chars": len(piece) + sum(map(len, pieces))}]
 
+    def pieces(self, split: str, limit: int | None = None, progress: Progress | None = None) -> Iterator[str]:
+        """The text of a split in pieces, which are not held. limit: nothing beyond so many characters is needed. progress, errors: see text()."""
+        return self._pieces(normalise_split(split), limit, progress or (lambda done, total: None))
+
     def _pieces(self, split: str, limit: int | None, tell: Progress) -> Iterator[str]:
         if split not in self.splits() and self.kind in ("files", "stdin"):
             raise CorpusError(f"{self.name!r} is one text to count, and has no {split} split: name another text with --data")

@@ -27,10 +27,10 @@ from charstat.ngram.contexts import select_contexts
 from charstat.ngram.table import CountTable
 from charstat.ngram.words import model_symbol_info, vocabulary_words
 from charstat.pipeline import Watch
-from charstat.shards.build import ShardedBuild, check_plan
+from charstat.shards.build import ShardedBuild, check_plan, check_total
 from charstat.shards.cluster import check_workers, open_cluster, worker_facts
 from charstat.shards.energy import Measured, add_up
-from charstat.shards.files import MARK, finished, open_folder, write_file
+from charstat.shards.files import MARK, finished, hold_folder, open_folder, write_file
 from charstat.shards.history import carried, summary
 from charstat.shards.reduce import merged
 from charstat.shards.scan import Span, cut, shards_of
@@ -149,6 +149,24 @@ def test_a_work_directory_is_ours_or_empty(tmp_path):
         open_folder(tmp_path / "w", "1" * 64, True)
     write_file(tmp_path / "w/a.part", [b"x"], KEY, dict)
     assert not open_folder(tmp_path / "w", KEY, False) and [f.name for f in (tmp_path / "w").iterdir()] == [MARK]
+
+
+def test_one_build_at_a_time_has_a_work_directory(tmp_path):
+    handle = hold_folder(tmp_path / "w")
+    with pytest.raises(UserError, match=r"another build is using the work directory .*w: wait for it, or choose another --work-dir"):
+        hold_folder(tmp_path / "w")
+    os.close(handle)
+    os.close(hold_folder(tmp_path / "w"))
+
+
+def test_a_text_whose_counts_do_not_fit():
+    alphabet = Alphabet.from_text("".join(map(chr, range(33, 133))))
+    tally = np.zeros(0x110000, np.int64)
+    tally[33:133] = 1 << 24
+    check_total(tally, alphabet)
+    tally[33:133] = 1 << 40
+    with pytest.raises(ResourceError, match="a model has room for 2,147,483,647: count less with --limit"):
+        check_total(tally, alphabet)
 
 
 def measured(host: str, first: bool = True, gpu=None, cpu=None) -> Measured:
@@ -361,6 +379,7 @@ def test_the_command(tmp_path, monkeypatch, many):
     assert 0 < two["worker_peak_rss_bytes"] < 700 << 20
     assert [f.name for f in tmp_path.iterdir()] in (["one", "two"], ["two", "one"])
     assert "only with --engine dask" in run("build", *options, "--workers", 2, code=2).output
+    assert "say --worker-memory" in run("build", *options, "--engine", "dask", "--memory", "1G", code=2).output
     assert "choose one" in run("build", *options, "--engine", "dask", "--workers", 2, "--scheduler", "tcp://x:1", code=2).output
 
 

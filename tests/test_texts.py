@@ -89,7 +89,7 @@ def test_documents_come_back_however_the_bytes_are_cut(documents, step):
 def test_reading_is_bounded(tmp_path):
     write(tmp_path / "a.jsonl.gz", gzip.compress(lines(["x" * 1000] * 30_000)))
     tracemalloc.start()
-    assert sum(map(len, open_corpus(tmp_path / "a.jsonl.gz")._pieces("train", None, lambda done, total: None))) == 30_000 * 1001
+    assert sum(map(len, open_corpus(tmp_path / "a.jsonl.gz").pieces("train"))) == 30_000 * 1001
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 12 << 20

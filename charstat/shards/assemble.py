@@ -16,7 +16,8 @@ from charstat.model import ModelWriter
 from charstat.ngram.contexts import Context
 from charstat.ngram.table import _fill_buckets, _fill_records, identity_bits, table_bits
 from charstat.shards.files import read_array
-from charstat.shards.reduce import MAX_WORD_TOTAL, Part
+from charstat.shards.reduce import Part
+from charstat.verify import MAX_TOTAL
 
 
 def check_sizes(context: Context, parts: Sequence[Part]) -> tuple[int, int]:
@@ -26,9 +27,9 @@ def check_sizes(context: Context, parts: Sequence[Part]) -> tuple[int, int]:
         raise ResourceError(
             f"the table {context.name} would have {rows:,} rows; a model has room for {MAX_ROWS:,}: build with a lower --order or fewer --contexts"
         )
-    if counted > MAX_WORD_TOTAL:
+    if counted > MAX_TOTAL:
         raise ResourceError(
-            f"the text has {counted:,} words; a model has room for {MAX_WORD_TOTAL:,}: build without word contexts (--contexts chars)"
+            f"the text has {counted:,} words; a model has room for {MAX_TOTAL:,}: build without word contexts (--contexts chars)"
         )
     return contexts, rows
 

@@ -23,10 +23,11 @@ from charstat.alphabet import Alphabet, count_code_points
 from charstat.corpus import Corpus, text_fingerprint
 from charstat.counting import CountedText, CountingPlan
 from charstat.energy import EnergyReport
-from charstat.errors import CorpusError, UserError
+from charstat.errors import CorpusError, ResourceError, UserError
 from charstat.model import Model, ModelWriter
 from charstat.ngram.contexts import EXACT_ORDER, Context
 from charstat.ngram.hashing import CHARS
+from charstat.ngram.table import MAX_COUNT
 from charstat.ngram.words import model_symbol_info
 from charstat.pipeline import Progress, Watch
 from charstat.shards.assemble import add_table
@@ -52,6 +53,7 @@ from charstat.shards.scan import (
 from charstat.shards.words import FAN_IN, map_words, merge_words, read_words, vocabulary_of
 from charstat.storage import DirectoryColumns
 from charstat.texts.collection import Collection
+from charstat.verify import MAX_TOTAL
 
 BYTES_PER_CHAR = 32  # what counting a shard takes at its peak, for each character (measured at order 14: 30)
 COSTS = {"scan": 4, "history": 2, "count": 60, "words": 4, "reduce": 24, "assemble": 6}  # shares of the time; only the bar uses them
@@ -71,6 +73,16 @@ def check_plan(plan: CountingPlan) -> list[str]:
         computed = f"what opens on the model computes those of orders up to {EXACT_ORDER}"
         return [f"the weights of the context tree are not part of the model: they need the whole text at once; {computed}"]
     return []
+
+
+def check_total(tally: np.ndarray, alphabet: Alphabet) -> None:
+    """ResourceError unless the counts of order 0, the largest of all contexts, add up within 31 bits."""
+    own = [int(tally[ord(char)]) for char in alphabet.chars]
+    total = sum(min(n, MAX_COUNT) for n in [*own, int(tally.sum()) - sum(own)])
+    if total > MAX_TOTAL:
+        raise ResourceError(
+            f"the counts of single characters add up to {total:,}; a model has room for {MAX_TOTAL:,}: count less with --limit"
+        )
 
 
 def table_order(contexts: tuple[Context, ...]) -> list[Context]:
@@ -98,7 +110,7 @@ class ShardedBuild:
     read_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self.tasks = Tasks(self.cluster.client, self.key[:12])
+        self.tasks = Tasks(self.cluster.client)
         if self.shard_chars is None:
             self.shard_chars = max(PIECE_CHARS, self.cluster.budget_bytes // BYTES_PER_CHAR)
         self.piece_chars = min(PIECE_CHARS, self.shard_chars)
@@ -126,6 +138,7 @@ class ShardedBuild:
             if held_out:
                 tally -= count_code_points(held_out)
             alphabet = Alphabet.from_counts(tally)
+            check_total(tally, alphabet)
             writer = ModelWriter(columns)
             shards = shards_of(counted, self.shard_chars, self.cluster.slots)
             facts, fingerprint = self._count(shards, alphabet)
@@ -160,7 +173,7 @@ class ShardedBuild:
     def _scan(self, corpus: Corpus) -> list[Scanned]:
         many = corpus.collection
         if many is None or self.limit is not None:
-            pieces = corpus._pieces("train", self.limit, lambda done, total: self._tell("scan", done / max(1, total), "reading"))
+            pieces = corpus.pieces("train", self.limit, lambda done, total: self._tell("scan", done / max(1, total), "reading"))
             key = digest_of([self.key, "stream", self.piece_chars])
             return [scan_stream(self.folder, 0, key, pieces, self.piece_chars, self.limit)]
         many.check_repeated()

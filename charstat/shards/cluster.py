@@ -12,6 +12,7 @@ import platform
 import resource
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -203,8 +204,8 @@ def timed(task: Callable, *args: Any) -> Done:
 class Tasks:
     """Submits tasks and waits for them; keeps their seconds by stage and by host, and each host's peak memory of a worker."""
 
-    def __init__(self, client: Client, build: str):
-        self.client, self.build = client, build
+    def __init__(self, client: Client):
+        self.client, self.build = client, uuid.uuid4().hex[:12]  # a scheduler knows tasks by their names, those of earlier builds, too
         self.seconds: dict[str, float] = {}
         self.host_seconds: dict[str, dict[str, float]] = {}
         self.peak_rss_bytes = 0

@@ -34,11 +34,13 @@ class Options(NamedTuple):
     resume: bool
     report: str | None
 
-    def check(self, engine: str) -> None:
+    def check(self, engine: str, memory: int | None) -> None:
         """UsageError for options of the other engine, and for two that exclude each other."""
         given = [f"--{name.replace('_', '-')}" for name, value in self._asdict().items() if value]
         if given and engine != "dask":
             raise click.UsageError(f"{', '.join(given)}: only with --engine dask")
+        if memory is not None and engine == "dask":
+            raise click.UsageError("--memory is for one process: with --engine dask, say --worker-memory")
         if self.scheduler and self.workers:
             raise click.UsageError("--workers starts workers on this machine; a --scheduler has its own: choose one")
 
@@ -67,24 +69,19 @@ def run_build(
     corpus: Corpus, plan: CountingPlan, target: Path, options: Options, backend: str, threads: int | None, limit: int | None, steps: Steps
 ) -> dict:
     """Build in shards; what show_build prints. Errors: those of ShardedBuild, cluster.open_cluster and files.open_folder."""
-    from charstat.placing import lock
     from charstat.progress import note, note_skipped
     from charstat.shards.build import ShardedBuild, check_plan
     from charstat.shards.cluster import open_cluster
-    from charstat.shards.files import MARK, open_folder
+    from charstat.shards.files import MARK, hold_folder, open_folder
 
     for text in check_plan(plan):
         note(text)
     folder = Path(os.path.abspath(options.work_dir or f"{target}.work"))
-    key = build_key(corpus, plan, limit)
-    going_on = open_folder(folder, key, options.resume)
-    if options.resume and not going_on:
-        note(f"--resume: there is nothing to go on from in {folder}; this build starts afresh")
-    handle = lock(folder)
-    if handle is None:
-        raise UserError(f"another build is using the work directory {folder}: wait for it, or choose another --work-dir")
+    key, handle = build_key(corpus, plan, limit), hold_folder(folder)
     started = time.perf_counter()
     try:
+        if not open_folder(folder, key, options.resume) and options.resume:
+            note(f"--resume: there is nothing to go on from in {folder}; this build starts afresh")
         with steps("starting the workers"):
             opened = open_cluster(folder, MARK, options.scheduler, options.workers, options.worker_memory, threads)
             cluster = opened.__enter__()
@@ -102,7 +99,8 @@ def run_build(
         finally:
             opened.__exit__(None, None, None)
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
     note_skipped(corpus)
     seconds = time.perf_counter() - started
     built = model.manifest["build"]

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from charstat.errors import ResourceError
+from charstat.errors import ResourceError, UserError
 from charstat.placing import remove_model
 
 BLOCK = 1 << 24
@@ -104,6 +104,26 @@ def remove_file(path: Path) -> None:
             name.unlink()
 
 
+def hold_folder(folder: Path) -> int | None:
+    """Make the work directory and lock it, until the descriptor is closed; None where there are no locks. UserError if a build has it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as e:
+        raise ResourceError(f"cannot use {folder} as work directory: {e.strerror or e}") from e
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UserError(f"another build is using the work directory {folder}: wait for it, or choose another --work-dir") from None
+    except (ImportError, OSError):  # a file system without locks
+        os.close(handle)
+        return None
+    return handle
+
+
 def open_folder(folder: Path, key: str, resume: bool) -> bool:
     """Make the work directory, or clear it of an earlier build; with resume, keep what a build with this key has left there.
 
@@ -123,22 +143,22 @@ def open_folder(folder: Path, key: str, resume: bool) -> bool:
                     f"the work directory {folder} is of a build with other options, another text or another charstat: "
                     "build without --resume, or choose another --work-dir"
                 )
-            clear_folder(folder)
-            folder.mkdir(exist_ok=True)
+            clear_folder(folder, remove=False)
         mark.write_text(json.dumps({"key": key}))
     except (OSError, ValueError) as e:
         raise ResourceError(f"cannot use {folder} as work directory: {getattr(e, 'strerror', None) or e}") from e
     return False
 
 
-def clear_folder(folder: Path) -> None:
-    """Remove what builds have written there, and the directory if nothing else is in it. OSError if a file cannot be removed."""
+def clear_folder(folder: Path, remove: bool = True) -> None:
+    """Remove what builds have written there, and the directory, too, if nothing else is in it. OSError if a file cannot be removed."""
     for path in sorted(folder.iterdir()):
-        if path.is_dir() and path.name.endswith(".shard") or path.is_dir() and ".shard." in path.name:
+        if path.is_dir() and ".shard" in path.name:
             with suppress(OSError):
                 remove_model(path)
         elif path.name.endswith((*KINDS, *(kind + ".json" for kind in KINDS), TEMPORARY)):
             path.unlink(missing_ok=True)
     (folder / MARK).unlink(missing_ok=True)
-    with suppress(OSError):
-        folder.rmdir()
+    if remove:
+        with suppress(OSError):
+            folder.rmdir()

@@ -22,8 +22,8 @@ from charstat.shards.count import open_job
 from charstat.shards.files import digest_of, finished, read_array, write_file
 from charstat.shards.words import NO_WORD
 from charstat.storage import HEADER_BYTES
+from charstat.verify import MAX_TOTAL
 
-MAX_WORD_TOTAL = (1 << 31) - 1  # of the counts of a word table: sums have 32 bits, masses 31
 NO_IDS = np.empty(0, np.uint32)
 BYTES_PER_ROW = 32  # what a merge takes at its peak, for each row of all shards (measured: 27)
 U1 = np.uint64(1)
@@ -69,20 +69,18 @@ def _expand(buckets, records, rows, sums, bits, start_bits, width, shift, first_
 
 @njit(cache=True, nogil=True)
 def _merge(a, a_counts, b, b_counts, most, keys, counts):
-    """Two rising lists of distinct keys as one, counts added, up to `most`; returns how many."""
-    i = j = n = 0
+    """Two rising lists of distinct keys as one, counts added, up to `most`; returns how many.
+
+    No branch depends on which key is smaller: processors cannot guess it, and would lose twice the time.
+    """
+    i = j = n = np.int64(0)
     while i < a.shape[0] and j < b.shape[0]:
         x, y = a[i], b[j]
-        if x < y:
-            keys[n], counts[n] = x, a_counts[i]
-            i += 1
-        elif y < x:
-            keys[n], counts[n] = y, b_counts[j]
-            j += 1
-        else:
-            keys[n], counts[n] = x, np.uint32(min(np.int64(a_counts[i]) + np.int64(b_counts[j]), most))
-            i += 1
-            j += 1
+        from_a, from_b = np.int64(x <= y), np.int64(y <= x)
+        keys[n] = min(x, y)
+        counts[n] = np.uint32(min(from_a * np.int64(a_counts[i]) + from_b * np.int64(b_counts[j]), most))
+        i += from_a
+        j += from_b
         n += 1
     while i < a.shape[0]:
         keys[n], counts[n] = a[i], a_counts[i]
@@ -189,7 +187,7 @@ def reduce_part(
     done = finished(path, key)
     if done is not None:
         return Part(*done)
-    most = MAX_WORD_TOTAL if context.is_words else MAX_COUNT
+    most = MAX_TOTAL if context.is_words else MAX_COUNT
     keys, counts = merged([shard_rows(folder, shard, context, e, ids, part, part_bits) for shard, e, ids in shards], most)
     n, m, shift = _count_contexts(keys, shift_of(context)), keys.size, shift_of(context)
     identities, starts, rows = np.empty(n, np.uint64), np.empty(n + 1, np.uint32), np.empty(m, np.uint32)
