@@ -34,10 +34,9 @@ def corpus_of(built_from: dict, model: str) -> Corpus:
     how = text_field if isinstance(text_field, str) else None, built_from.get("skip_bad_files") is True
     if built_from.get("path"):
         return open_corpus(Path(built_from["path"]), *how)
-    if built_from.get("kind") == "dataset":
-        return open_corpus(str(built_from.get("name")), *how)
-    if built_from.get("kind") == "stdin":
-        raise UserError(f"the model at {model} was built from standard input: pass --data")
+    if built_from.get("kind") in ("dataset", "stdin"):  # nothing is fetched from the net because a model says so
+        what = "standard input" if built_from["kind"] == "stdin" else f"the data set {built_from.get('name')!s:.200}"
+        raise UserError(f"the model at {model} was built from {what}: name the text with --data")
     if built_from.get("kind") in ("hub", "sample"):
         return open_corpus(HUB_NAME if built_from["kind"] == "hub" else "sample")
     raise UserError(f"the model at {model} does not say which text it was built from: pass --data")

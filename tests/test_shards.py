@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import resource
 import signal
 import sys
 from dataclasses import replace
@@ -314,6 +315,21 @@ def test_a_build_that_failed_goes_on_from_its_shards(cluster, tmp_path, many, si
     assert [name for name in times if times[name] != again[name]] == [shards[1].name] and len(times) > 5
 
 
+def limit_files(n_bytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, resource.RLIM_INFINITY))
+
+
+def test_a_disk_that_refuses_loses_nothing(cluster, tmp_path, many, single):
+    cluster.client.run(limit_files, 300_000)  # the text fits, a shard does not
+    try:
+        with pytest.raises(ResourceError, match=r"cannot write .*shard-0000.*: File too large.* \(on "):
+            build(cluster, tmp_path, open_corpus(many), PLAN)
+    finally:
+        cluster.client.run(limit_files, resource.RLIM_INFINITY)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["work"]
+    assert_same(build(cluster, tmp_path, open_corpus(many), PLAN, resume=True), single)
+
+
 def test_a_broken_file_is_named_or_skipped(cluster, tmp_path, many, single):
     copy = tmp_path / "in"
     copy.mkdir()
@@ -378,6 +394,7 @@ def test_the_command(tmp_path, monkeypatch, many):
     )
     assert 0 < two["worker_peak_rss_bytes"] < 700 << 20
     assert [f.name for f in tmp_path.iterdir()] in (["one", "two"], ["two", "one"])
+    assert "give it 525 or more" in run("build", *options, "--engine", "dask", "--workers", 1, "--worker-memory", "300M", code=2).output
     assert "only with --engine dask" in run("build", *options, "--workers", 2, code=2).output
     assert "say --worker-memory" in run("build", *options, "--engine", "dask", "--memory", "1G", code=2).output
     assert "choose one" in run("build", *options, "--engine", "dask", "--workers", 2, "--scheduler", "tcp://x:1", code=2).output

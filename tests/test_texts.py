@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_cli import run, run_json
 
 from charstat.corpus import open_corpus
-from charstat.errors import CorpusError
+from charstat.errors import CorpusError, UserError
 from charstat.facts import corpus_of, default_out
 from charstat.model import Model
 from charstat.texts.formats import file_pieces, is_text, line_pieces, plain_pieces
@@ -195,6 +195,12 @@ def test_standard_input(monkeypatch):
     feed(b"bad \xff")
     with pytest.raises(CorpusError, match="'standard input' is not UTF-8: byte 0xff at byte offset 4"):
         text_of("-")
+
+
+def test_a_model_is_no_reason_to_fetch_anything():
+    for about in ({"kind": "dataset", "name": "hub:x/y", "path": None}, {"kind": "stdin", "name": "-", "path": None}):
+        with pytest.raises(UserError, match="was built from .*: name the text with --data"):
+            corpus_of(about, "model")
 
 
 # The command.

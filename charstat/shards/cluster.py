@@ -31,6 +31,7 @@ WORKERS_S = 60.0
 RETRIES = 2  # of a task that failed for another reason than a user's mistake
 MEMORY_SHARE = 0.7  # of the free memory, for all workers of a local cluster
 REST_BYTES = 330 << 20  # of a worker at rest, kernels compiled
+LEAST_BYTES = 64 << 20  # for a task, beside that
 USED_SHARE = 0.75  # of a worker's limit: dask pauses a worker at 0.8, and ends it at 0.95
 
 
@@ -87,7 +88,7 @@ class Cluster:
 
     @property
     def budget_bytes(self) -> int:
-        return max(32 << 20, int(USED_SHARE * self.limit_bytes) - REST_BYTES)
+        return int(USED_SHARE * self.limit_bytes) - REST_BYTES
 
     @property
     def about(self) -> str:
@@ -152,7 +153,13 @@ def _checked(client: Client, folder: Path, token: str, memory_bytes: int | None,
         limits.append(memory_bytes)
     if not limits:
         raise UserError("the workers have no memory limit: start them with --memory-limit, or say --worker-memory")
-    return Cluster(client, found, slots, min(limits), threads, client.dashboard_link)
+    cluster = Cluster(client, found, slots, min(limits), threads, client.dashboard_link)
+    if cluster.budget_bytes < LEAST_BYTES:
+        least = int((LEAST_BYTES + REST_BYTES) / USED_SHARE) >> 20
+        raise UserError(
+            f"a worker has {min(limits) >> 20:,} MB for a task: give it {least:,} or more (--worker-memory {least}M), in one thread"
+        )
+    return cluster
 
 
 def check_workers(found: dict[str, Any], folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -72,7 +72,7 @@ def run_build(
     from charstat.progress import note, note_skipped
     from charstat.shards.build import ShardedBuild, check_plan
     from charstat.shards.cluster import open_cluster
-    from charstat.shards.files import MARK, hold_folder, open_folder
+    from charstat.shards.files import MARK, clear_folder, hold_folder, open_folder
 
     for text in check_plan(plan):
         note(text)
@@ -82,22 +82,22 @@ def run_build(
     try:
         if not open_folder(folder, key, options.resume) and options.resume:
             note(f"--resume: there is nothing to go on from in {folder}; this build starts afresh")
-        with steps("starting the workers"):
-            opened = open_cluster(folder, MARK, options.scheduler, options.workers, options.worker_memory, threads)
-            cluster = opened.__enter__()
-        prepare_s, started = time.perf_counter() - started, time.perf_counter()
-        try:
-            if cluster.dashboard:
-                note(f"{cluster.about}; dashboard: {cluster.dashboard}")
-            with steps.labelled("counting") as tell, performance_report(options.report, cluster.client):
-                work = ShardedBuild(cluster, folder, plan, key, backend, limit, options.shard_chars, tell)
-                model = work.run(corpus, target, lambda: describe(corpus) | {"split": "train", "limit": limit})
-        except BaseException:
-            if folder.is_dir():
-                note(f"the shards that are finished stay in {folder}: the same command with --resume goes on from them")
-            raise
-        finally:
-            opened.__exit__(None, None, None)
+        with ExitStack() as stack:
+            with steps("starting the workers"):
+                opened = open_cluster(folder, MARK, options.scheduler, options.workers, options.worker_memory, threads)
+                cluster = stack.enter_context(opened)
+            prepare_s, started = time.perf_counter() - started, time.perf_counter()
+            note(f"{cluster.about}{f'; dashboard: {cluster.dashboard}' if cluster.dashboard else ''}")
+            tell = stack.enter_context(steps.labelled("counting"))
+            stack.enter_context(performance_report(options.report, cluster.client))
+            work = ShardedBuild(cluster, folder, plan, key, backend, limit, options.shard_chars, tell)
+            model = work.run(corpus, target, lambda: describe(corpus) | {"split": "train", "limit": limit})
+    except BaseException:
+        if any(folder.glob("text-*.json")):
+            note(f"what is finished stays in {folder}: the same command with --resume goes on from there")
+        elif (folder / MARK).is_file():
+            clear_folder(folder)
+        raise
     finally:
         if handle is not None:
             os.close(handle)
@@ -117,8 +117,7 @@ def run_build(
 def performance_report(path: str | None, client: Client):
     """dask's own report of the build, as a page; nothing without a path. UserError without bokeh, which draws it."""
     if path is None:
-        with nullcontext():
-            yield
+        yield
         return
     try:
         import bokeh  # noqa: F401
