@@ -41,7 +41,7 @@ from charstat.storage import COLUMNS
 pytest.importorskip("distributed")
 
 KEY = "0" * 64
-EVERYTHING = "o0,o1,o2,o5,o8,o9,o14,o24,c3,c14,s1.3,s2.8,default,wide"
+EVERYTHING = "o0,o1,o2,o5,o8,o9,o14,o24,c3,s1.3,s2.8,plain,p.w3,p.number,p.lower1.lower2,p.suffix,p.suffixes"
 ALPHABET = "ab 1\n.B"
 
 
@@ -78,7 +78,7 @@ def counted(symbols, n_history, contexts, info) -> dict:
         names = [packed[w] for w in what] if part.context.is_words else what
         found[part.context.name] = {
             int(identity): dict(zip(names[a:b], counts[a:b], strict=True))
-            for identity, a, b in zip(part.identities(), starts[:-1], starts[1:], strict=True)
+            for identity, a, b in zip(part.context_identities(), starts[:-1], starts[1:], strict=True)
         }
     return found
 
@@ -188,8 +188,6 @@ def test_energy_adds_up_or_is_null_with_the_host_that_lacks_it():
 
 
 def test_what_does_not_combine_is_said():
-    with pytest.raises(UserError, match=r"cannot count .*p.topic.*: word classes and topics are learned from all passages"):
-        check_plan(CountingPlan.of(6, "topics"))
     assert "the weights of the context tree are not part of the model" in check_plan(CountingPlan.of(6, models="ctw"))[0]
     assert check_plan(CountingPlan.of(6)) == []
 
@@ -241,8 +239,9 @@ PLAN = CountingPlan.of(10, "default")
 def test_the_model_is_that_of_one_machine(cluster, tmp_path, many, single):
     model = build(cluster, tmp_path, open_corpus(many), PLAN)
     assert_same(model, single)
+    assert model.classes.hashes.size > 200 and np.unique(model.tables["p.topic"].context_identities()).size > 5
     about = model.manifest["build"]
-    assert [phase["name"] for phase in about["phases"]] == ["scan", "history", "count", "words", "reduce"]
+    assert [phase["name"] for phase in about["phases"]] == ["scan", "history", "classes", "count", "words", "reduce"]
     assert about["seconds"] > 0 and all(phase["seconds"] > 0 for phase in about["phases"])
     assert about["merged"][0]["device"] and about["energy"]["seconds"] == pytest.approx(sum(p["seconds"] for p in about["phases"]))
     assert about["energy"]["cpu_j"] is not None or about["merged"][0]["device"] in about["energy"]["reasons"]["cpu_j"]

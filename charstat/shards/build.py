@@ -3,15 +3,17 @@
     with open_cluster(folder, ...) as cluster:
         model = ShardedBuild(cluster, folder, plan, ...).run(corpus, out)
 
-The model equals that of counting.build_model in every array. What does not combine, and is refused or left out:
+The model equals that of counting.build_model in every array. What does not combine, and is left out:
 
-    contexts of word classes and topics    classes are learned from all passages of the text at once, and topics are a sum over all words
-    the weights of a context tree          they need the whole text beside its tables; what opens on the model computes those up to order 8
+    the weights of a context tree    they need the whole text beside its tables; what opens on the model computes those up to order 8
+
+Word classes are learned in the process that drives the build, with as much memory as that takes on one machine (classes.py).
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -31,8 +33,9 @@ from charstat.ngram.table import MAX_COUNT
 from charstat.ngram.words import model_symbol_info
 from charstat.pipeline import Progress, Watch
 from charstat.shards.assemble import add_table
+from charstat.shards.classes import learn, store_classes
 from charstat.shards.cluster import Cluster, Tasks
-from charstat.shards.count import Job, count_shard, summarize
+from charstat.shards.count import Job, count_shard, summarize, survey_path, survey_shard
 from charstat.shards.energy import Measured, add_up, place_of, start_meter, stop_meter
 from charstat.shards.files import clear_folder, digest_of, read_array, remove_file
 from charstat.shards.history import carried
@@ -56,19 +59,21 @@ from charstat.texts.collection import Collection
 from charstat.verify import MAX_TOTAL
 
 BYTES_PER_CHAR = 32  # what counting a shard takes at its peak, for each character (measured at order 14: 30)
-COSTS = {"scan": 4, "history": 2, "count": 60, "words": 4, "reduce": 24, "assemble": 6}  # shares of the time; only the bar uses them
+COSTS = {
+    "scan": 4,
+    "history": 2,
+    "classes": 12,
+    "count": 60,
+    "words": 4,
+    "reduce": 24,
+    "assemble": 6,
+}  # shares of the time; only the bar uses them
 Tell = Callable[[str, float], object]
 """Called with what is being done, and the share of the whole build that is done."""
 
 
 def check_plan(plan: CountingPlan) -> list[str]:
-    """Notes on what a build in shards leaves out. UserError for what it cannot count."""
-    classes = [context.name for context in plan.contexts if context.needs_classes]
-    if classes:
-        raise UserError(
-            f"--engine dask cannot count {', '.join(classes)}: word classes and topics are learned from all passages of a text at once, and "
-            "shards have only their own; choose other --contexts, or build on one machine"
-        )
+    """Notes on what a build in shards leaves out."""
     if plan.tree_orders:
         computed = f"what opens on the model computes those of orders up to {EXACT_ORDER}"
         return [f"the weights of the context tree are not part of the model: they need the whole text at once; {computed}"]
@@ -141,7 +146,7 @@ class ShardedBuild:
             check_total(tally, alphabet)
             writer = ModelWriter(columns)
             shards = shards_of(counted, self.shard_chars, self.cluster.slots)
-            facts, fingerprint = self._count(shards, alphabet)
+            facts, fingerprint = self._count(shards, alphabet, writer)
             self._reduce(facts, writer)
             result = CountedText(self.plan, alphabet, writer, end, held_out)
             if held_out:
@@ -188,7 +193,7 @@ class ShardedBuild:
 
     # count -----------------------------------------------------------------------------------------------------------------
 
-    def _count(self, shards: list[list[Span]], alphabet: Alphabet) -> tuple[list[dict], str]:
+    def _count(self, shards: list[list[Span]], alphabet: Alphabet, writer: ModelWriter) -> tuple[list[dict], str]:
         """(what count_shard says of every shard, the checksum of the text)."""
         key = digest_of([self.key, alphabet.to_dict(), shards])
         memory = (
@@ -201,9 +206,27 @@ class ShardedBuild:
         info = model_symbol_info(alphabet)
         histories = carried([np.frombuffer(one, np.uint8) for one in summaries], info)
         items = [(*item, history.tobytes()) for item, history in zip(items, histories, strict=True)]
+        if any(context.needs_classes for context in self.plan.contexts):
+            learned = self._learn_classes(items, writer)
+            items = [(*item, one) for item, one in zip(items, learned, strict=True)]
         futures = self.tasks.submit("count", count_shard, items)
         fingerprint = self._fingerprint([span for shard in shards for span in shard])  # while the workers count
         return self._wait("count", "counting shards", futures), fingerprint
+
+    def _learn_classes(self, items: list[tuple], writer: ModelWriter) -> list[tuple[str, list[int], bytes]]:
+        """Learn word classes, of all shards, and add them to the writer; what count_shard must know of them, shard by shard."""
+        sizes = self._wait("classes", "looking at words", self.tasks.submit("survey", survey_shard, items))
+        self._tell("classes", 0.5, "learning word classes")
+        started = time.perf_counter()
+        classes, states = learn([(survey_path(self.folder, number), size) for number, size in enumerate(sizes)], os.cpu_count() or 1)
+        path = self.folder / "words.classes"
+        store_classes(path, self.key, classes)
+        writer.add(classes)
+        for number in range(len(sizes)):
+            remove_file(survey_path(self.folder, number))
+        self.tasks.seconds["classes"] += time.perf_counter() - started
+        self._tell("classes", 1.0, "learning word classes")
+        return [(path.name, [part.size for part in classes], state.stored()) for state in states]
 
     def _fingerprint(self, spans: list[Span]) -> str:
         digest = hashlib.sha256()

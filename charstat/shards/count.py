@@ -18,10 +18,12 @@ import numpy as np
 
 from charstat.alphabet import Alphabet
 from charstat.counting import choose_backend
+from charstat.cpu.backend import CPUBackend
 from charstat.errors import FormatError
 from charstat.model import ModelWriter
 from charstat.ngram.contexts import Context, parse_context
 from charstat.ngram.words import SymbolInfo, model_symbol_info
+from charstat.shards.classes import TopicState, count_words, open_classes, survey_words
 from charstat.shards.files import digest_of, finished, write_file
 from charstat.shards.history import summary
 from charstat.shards.scan import Span, span_text
@@ -84,16 +86,47 @@ def summarize(folder: Path, name: str, number: int, shard: list[Span]) -> bytes:
     return symbols.tobytes()
 
 
-def count_shard(folder: Path, name: str, number: int, shard: list[Span], history: bytes) -> dict:
+def count_shard(
+    folder: Path, name: str, number: int, shard: list[Span], history: bytes, learned: tuple[str, list[int], bytes] | None = None
+) -> dict:
     """Count a shard, unless that is done already. Returns what the build must know of it:
 
     {"tables": the manifest's, "words": ..., "chars": ..., "backend": ..., "device": ..., "reason": ..., "notes": [...], "phases": [...]}
+
+    learned: where contexts look at word classes, (their file, its sizes, the topic's state at the shard's start).
     """
     job = open_job(folder, name)
-    path, key = folder / f"shard-{number:06}.shard", digest_of([job.key, shard, history.hex()])
+    path = folder / f"shard-{number:06}.shard"
+    key = digest_of([job.key, shard, history.hex(), None if learned is None else [learned[1], learned[2].hex()]])
     found = _counted(path, key)
     if found is not None:
         return found
+    symbols = shard_symbols(folder, job, shard, history)
+    engine, why = choose_backend(job.backend, job.threads, job.memory_bytes, symbols.size)
+    columns = DirectoryColumns(path)
+    try:
+        writer, timer = ModelWriter(columns), Phases()
+        contexts = tuple(c for c in job.contexts if not c.is_words) if learned else job.contexts
+        for part in engine.count(symbols, len(history), contexts, job.info, timer.phase):
+            writer.add(part)
+        if learned:
+            words = tuple(c for c in job.contexts if c.is_words)
+            counter = CPUBackend(job.threads, getattr(engine, "budget_bytes", None))
+            with timer.phase("words"):
+                known, state = open_classes(folder / learned[0], learned[1]), TopicState.opened(learned[2])
+                for part in count_words(counter, symbols, len(history), words, job.info, known, state):
+                    writer.add(part)
+        about = {
+            "backend": engine.name, "device": engine.device, "reason": why, "notes": list(getattr(engine, "notes", [])), "phases": timer.phases(),
+        }  # fmt: skip
+        writer.finish(job.alphabet, job.contexts, {"text": {"chars": symbols.size - len(history)}, "data": {"key": key}, "build": about})
+    finally:
+        columns.discard()
+    return _facts(open_model(path)[0])
+
+
+def shard_symbols(folder: Path, job: OpenJob, shard: list[Span], history: bytes) -> np.ndarray:
+    """The symbols of a shard, after those of its history: uint8."""
     chars = sum(span.chars for span in shard)
     symbols = np.empty(len(history) + chars, np.uint8)
     symbols[: len(history)] = np.frombuffer(history, np.uint8)
@@ -101,19 +134,18 @@ def count_shard(folder: Path, name: str, number: int, shard: list[Span], history
     for span in shard:
         symbols[at : at + span.chars] = job.alphabet.encode(span_text(folder, span), job.threads)
         at += span.chars
-    engine, why = choose_backend(job.backend, job.threads, job.memory_bytes, symbols.size)
-    columns = DirectoryColumns(path)
-    try:
-        writer, timer = ModelWriter(columns), Phases()
-        for part in engine.count(symbols, len(history), job.contexts, job.info, timer.phase):
-            writer.add(part)
-        about = {
-            "backend": engine.name, "device": engine.device, "reason": why, "notes": list(getattr(engine, "notes", [])), "phases": timer.phases(),
-        }  # fmt: skip
-        writer.finish(job.alphabet, job.contexts, {"text": {"chars": chars}, "data": {"key": key}, "build": about})
-    finally:
-        columns.discard()
-    return _facts(open_model(path)[0])
+    return symbols
+
+
+def survey_shard(folder: Path, name: str, number: int, shard: list[Span], history: bytes) -> list[int]:
+    """What learning word classes needs of a shard, in a file: see classes.survey_words."""
+    job = open_job(folder, name)
+    path, key = survey_path(folder, number), digest_of([job.key, shard, history.hex(), "survey"])
+    return survey_words(path, key, lambda: (shard_symbols(folder, job, shard, history), len(history)), job.info)
+
+
+def survey_path(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:06}.survey"
 
 
 class Phases:

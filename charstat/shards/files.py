@@ -28,7 +28,7 @@ from charstat.placing import remove_model
 BLOCK = 1 << 24
 TEMPORARY = ".charstat-tmp"
 MARK = "charstat-build.json"  # says whose the directory is, and of which build
-KINDS = (".text", ".part", ".words", ".ids", ".job", ".history")  # of data files
+KINDS = (".text", ".part", ".words", ".ids", ".job", ".history", ".survey", ".classes")  # of data files
 
 
 def digest_of(value: Any) -> str:
