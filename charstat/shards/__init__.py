@@ -2,6 +2,7 @@
 
     scan      every file is read once: text in pieces on disk, and how often each character occurs    -> the alphabet      scan.py
     history   what the shards after this one must know of it: some hundred characters                 -> their histories   history.py
+    classes   word classes, of all shards' words together, and the topic's state at the start of each                    classes.py
     count     each shard, with its history, by the backend of counting.py, into a model directory of its own               count.py
     words     the shards' vocabularies, merged                                                        -> word ids          words.py
     reduce    one range of identities of one context, from all shards' tables                                              reduce.py
