@@ -10,7 +10,9 @@ import logging
 import os
 import platform
 import resource
+import signal
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +44,19 @@ def distributed():
     except ImportError as e:
         raise UserError(f'--engine dask needs dask ({e}): pip install "charstat[dask]"') from e
     return distributed
+
+
+@contextmanager
+def ignored_interrupts() -> Iterator[None]:
+    """Processes that are started here ignore Ctrl-C, which a terminal sends to all: it is the building process that ends them."""
+    if threading.current_thread() is not threading.main_thread():  # only the main one may say so
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 class WorkerFacts(NamedTuple):
@@ -116,10 +131,11 @@ def open_cluster(
             free = free_memory_bytes() or 4 << 30
             memory_bytes = int(MEMORY_SHARE * free / workers) if memory_bytes is None else memory_bytes
             threads = max(1, cores // workers) if threads is None else threads
-            local = dask.LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=True, memory_limit=memory_bytes, dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,
-            )  # fmt: skip
+            with ignored_interrupts():
+                local = dask.LocalCluster(
+                    n_workers=workers, threads_per_worker=1, processes=True, memory_limit=memory_bytes, dashboard_address="127.0.0.1:0",
+                    silence_logs=logging.CRITICAL,
+                )  # fmt: skip
         try:
             client = dask.Client(local if local is not None else scheduler, timeout=CONNECT_S, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as e:
