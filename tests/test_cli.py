@@ -292,12 +292,13 @@ def test_eval_shows_the_curve(text_file, built):
         (["--model", "nowhere"], "no model at nowhere"),
         (["--data", "nowhere"], "no such file"),
         (["--data", "tiny.txt"], "val split of 'tiny.txt' is empty"),
-        (["--data", "."], "no text in the directory"),
+        (["--data", "empty"], "no text in the directory"),
         (["--data", "raw"], "looked for wiki.valid.raw"),
     ],
 )
 def test_mistakes_of_eval(args, message, built, workplace):
     (workplace / "tiny.txt").write_text("abcde")
+    (workplace / "empty").mkdir()
     (workplace / "raw").mkdir()
     (workplace / "raw" / "wiki.train.raw").write_text("text")
     result = run("eval", "--model", built, *args, code=2)
