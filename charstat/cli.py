@@ -21,7 +21,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -130,7 +130,12 @@ def _check_gate(ctx: click.Context, param: click.Parameter, value: float) -> flo
 
 
 _data = click.option(
-    "--data", metavar="TEXT", help="wikitext-103 (from the hub), a directory with wiki.*.raw, a UTF-8 text file, or sample."
+    "--data", metavar="TEXT",
+    help="wikitext-103 (from the hub), a directory with wiki.*.raw, a UTF-8 text file, or sample; or many files (a directory, or a glob in "
+    "quotes: .txt, .raw, .jsonl, .parquet, and .gz or .zst of them), hub:OWNER/NAME, or - (standard input).",
+)  # fmt: skip
+_text_field = click.option(
+    "--text-field", metavar="NAME", help="The field of JSON lines, Parquet files and data sets that holds the text.  [default: text]"
 )
 _max_bytes = click.option(
     "--max-bytes", type=Size(1, "a model takes more"), metavar="SIZE",
@@ -152,6 +157,8 @@ def cli(debug: bool) -> None:
 
 @cli.command()
 @_data
+@_text_field
+@click.option("--skip-bad-files", is_flag=True, help="Leave out files that are damaged or repeated, and list them.")
 @click.option("--order", default=DEFAULT_ORDER, show_default=True, metavar="K", help="Highest character order, 1 to 24.")
 @click.option("--contexts", metavar="NAMES",
               help="Presets or contexts, separated by commas; `charstat inspect --contexts` lists them.  [default: what the models read]")  # fmt: skip
@@ -169,10 +176,23 @@ def cli(debug: bool) -> None:
 @click.option(
     "--out", type=click.Path(), metavar="DIR", help=f"Model directory to write.  [default: {MODELS}/<text>-o<order>..., see above]"
 )
+@click.option("--engine", type=click.Choice(["local", "dask"]), default="local", show_default=True,
+              help="dask: count in shards, on workers of this machine or of a cluster, in memory that does not grow with the text.")  # fmt: skip
+@click.option("--scheduler", metavar="ADDRESS", help="dask: the scheduler of a cluster, such as tcp://host:8786.  [default: this machine]")
+@click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="dask: workers on this machine.  [default: one a core]")
+@click.option("--worker-memory", type=Size(), metavar="SIZE", help="dask: memory of each worker.  [default: 70 % of free memory, shared]")
+@click.option("--work-dir", type=click.Path(), metavar="DIR",
+              help="dask: a directory that all workers see, for the text and the shards.  [default: the model's, with .work]")  # fmt: skip
+@click.option(
+    "--shard-chars", type=click.IntRange(1), metavar="N", help="dask: characters in a shard.  [default: what a worker has memory for]"
+)
+@click.option("--resume", is_flag=True, help="dask: go on from what an earlier build has left in the work directory.")
+@click.option("--report", type=click.Path(dir_okay=False), metavar="FILE", help="dask: write dask's performance report, an HTML page.")
 @_json
 def build(
-    data: str | None, order: int, contexts: str | None, models: str, limit: int | None, held_out: int, backend: str,
-    threads: int | None, max_bytes: int | None, min_count: int, packed: bool | None, memory: int | None, out: str | None, as_json: bool,
+    data: str | None, text_field: str | None, skip_bad_files: bool, order: int, contexts: str | None, models: str, limit: int | None,
+    held_out: int, backend: str, threads: int | None, max_bytes: int | None, min_count: int, packed: bool | None, memory: int | None,
+    out: str | None, engine: str, as_json: bool, **dask: Any,
 ) -> None:  # fmt: skip
     """Count a text and write a model directory.
 
@@ -186,10 +206,15 @@ def build(
     at its default, as in models/wikitext-103-o8-words-first-1000000.
     """
     from charstat.corpus import HubUnavailable, open_corpus
-    from charstat.progress import Steps, note
+    from charstat.progress import Steps, note, note_skipped
     from charstat.report import show_build
+    from charstat.shards.command import Options, run_build
 
-    corpus = open_corpus(HUB_NAME if data is None else data)
+    options = Options(**dask)
+    options.check(engine, memory)
+    if engine == "dask" and (max_bytes or min_count > 1 or packed):
+        raise click.UsageError("--max-bytes, --min-count and --packed cut a model that one process builds: not with --engine dask yet")
+    corpus = open_corpus(HUB_NAME if data is None else data, text_field, skip_bad_files)
     steps = Steps()
     with steps("loading the compiled kernels"):
         from charstat.counting import CountingPlan, SizeLimits, build_model, choose_backend, energy_meter
@@ -201,7 +226,7 @@ def build(
     if held_out and not use_warm_start(wanted):
         users = " and ".join(use_warm_start(entry.name for entry in ENTRIES))
         note(f"--held-out: only {users} use the warm start, and this model is built for {', '.join(wanted)}")
-    engine, _ = choose_backend(backend, threads, memory)
+    counter, _ = choose_backend(backend, threads, memory)
 
     def place() -> Path:
         target = check_out(
@@ -211,7 +236,7 @@ def build(
         return target
 
     def read() -> tuple[str, dict]:
-        with steps.reading(corpus.name) as progress, energy_meter(engine) as meter:
+        with steps.reading(corpus.name) as progress, energy_meter(counter) as meter:
             text = corpus.text("train", limit, progress)
         return text, meter.report().as_phase("read")
 
@@ -219,7 +244,13 @@ def build(
     with steps("preparing (the first run compiles)"):
         from charstat.warm_up import warm_up
 
-        warm_up(engine, order, contexts, wanted, bool(held_out), size)
+        warm_up(counter, order, contexts, wanted, bool(held_out), size)
+        if engine == "dask":
+            from charstat.shards.warm_up import warm_up_shards
+
+            warm_up_shards()
+    if engine == "dask":
+        return show_build(run_build(corpus, plan, target, options, backend, threads, limit, steps), as_json)
     prepare_s, started = time.perf_counter() - started, time.perf_counter()
     try:
         text, reading = read()
@@ -231,6 +262,7 @@ def build(
         target = place()
         text, reading = read()
     read_s = time.perf_counter() - started
+    note_skipped(corpus)
     with steps.build(plan.contexts, wanted, held_out / max(1, len(text) - held_out)) as progress:
         model = build_model(
             text, order=order, contexts=contexts, models=wanted, held_out_chars=held_out, backend=backend, threads=threads, memory_bytes=memory,
@@ -245,6 +277,7 @@ def build(
 @cli.command("eval")
 @click.option("--model", "path", type=click.Path(), metavar="DIR", help=f"Model directory.  [default: the newest in {MODELS}/]")
 @_data
+@_text_field
 @click.option("--split", default="val", show_default=True, metavar="NAME", help="train, val or test.")
 @click.option("--chars", type=click.IntRange(0), default=DEFAULT_CHARS, show_default=True, metavar="N",
               help="Score the first N characters; 0: all.")  # fmt: skip
@@ -258,7 +291,7 @@ def build(
 @_json
 @click.pass_context
 def evaluate_command(
-    ctx: click.Context, path: str | None, data: str | None, split: str, chars: int, gate: float,
+    ctx: click.Context, path: str | None, data: str | None, text_field: str | None, split: str, chars: int, gate: float,
     models: str | None, ablate: bool, report: str | None, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Predict a text character by character and report the accuracy.
@@ -277,7 +310,7 @@ def evaluate_command(
         check_page(report, force)
     split = normalise_split(split)
     chosen = None if models is None else _models(models)
-    corpus = None if data is None else open_corpus(data)
+    corpus = None if data is None else open_corpus(data, text_field)
     path = newest_model() if path is None else path
     steps = Steps()
     model = _load(path, steps)

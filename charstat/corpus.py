@@ -1,8 +1,11 @@
-"""Text to count and to evaluate on: WikiText-103 from the hub, a directory, a file, or the embedded sample.
+"""Text to count and to evaluate on: WikiText-103 or another data set from the hub, files, standard input, or the embedded sample.
 
     "wikitext-103"   the hub's Salesforce/wikitext, wikitext-103-raw-v1, through `datasets` (imported only then)
     DIR              wiki.train.raw, wiki.valid.raw, wiki.test.raw; only those that you ask for must be there
     FILE             any UTF-8 text, split 90/5/5 by character position
+    DIR, GLOB, FILE  many files, or compressed ones, JSON lines, Parquet: one text to count, without splits (texts/collection.py)
+    hub:OWNER/NAME   a data set of the hub, streamed; hub:OWNER/NAME:CONFIG (texts/hub.py)
+    -                standard input, read once; JSON lines if a text field is given
     "sample"         the documentation topics that come with CPython, split the same way; not WikiText
 
 WikiText comes out in the contest's layout, "\\n".join(rows), where text rows end in "\\n" and blank ones are empty. A directory
@@ -11,6 +14,8 @@ in the original release's layout, one row a line, is converted on reading, so th
     rows       ["", " = A = \\n", "", " Text . \\n"]
     contest    "\\n = A = \\n\\n\\n Text . \\n"
     release    " \\n = A = \\n \\n Text . \\n"
+
+Documents end in a newline: one is added where there is none, so that no word runs on into the next document (texts/formats.py).
 
 It does not download (`datasets` does, into its own cache), tokenise, clean, translate line ends, or guess encodings.
 Files are decoded in chunks. Of a FILE, all bytes are checked, because its borders depend on all of them; with a limit that lies within
@@ -36,6 +41,9 @@ import numpy as np
 
 from charstat.arguments import check_call
 from charstat.errors import CorpusError
+from charstat.texts.collection import Collection, find_files
+from charstat.texts.formats import DEFAULT_FIELD, LINES, PACKED, PARQUET, decoded, line_pieces, plain_pieces, split_name, stream_blocks
+from charstat.texts.hub import PREFIX, stream_rows
 
 __all__ = ["SPLITS", "Corpus", "HubUnavailable", "normalise_split", "open_corpus", "text_fingerprint"]
 
@@ -63,7 +71,7 @@ class Corpus:
     """Named text in splits. open_corpus() makes one and reads next to nothing; text() reads a split.
 
     name         what the user typed: "wikitext-103", "sample", or a path as given
-    kind         "hub", "directory", "file" or "sample"
+    kind         "hub", "directory", "file", "sample"; without splits of their own: "files", "dataset", "stdin"
     layout       "contest", "release" (detected, and converted to the contest's on reading) or "plain" (left as it is)
     description  one line for people
     """
@@ -73,9 +81,25 @@ class Corpus:
     layout: str
     description: str
     _path: Path | None = field(default=None, repr=False)  # absolute: a later chdir changes nothing
+    _many: Collection | None = field(default=None, repr=False, compare=False)
+    _field: str | None = field(default=None, repr=False)  # of JSON lines and tables, if given
+
+    @property
+    def collection(self) -> Collection | None:
+        """The files of a text that comes in many; None for any other."""
+        return self._many
+
+    @property
+    def about(self) -> dict:
+        """What a manifest says of how the text was read, beside its name: order and number of files, the text field, files left out."""
+        if self._many is not None:
+            return self._many.about()
+        return {"text_field": self._field or DEFAULT_FIELD} if self.kind == "dataset" or self._field else {}
 
     def splits(self) -> tuple[str, ...]:
         """The splits that are there, in the order of SPLITS (for the hub: all of them, without asking it)."""
+        if self.kind in ("files", "stdin"):
+            return ("train",)
         if self.kind != "directory":
             return SPLITS
         return tuple(split for split in SPLITS if _stat(self._path / _RAW_FILES[split]) is not None)
@@ -125,7 +149,19 @@ class Corpus:
             found.append({"chars": size - missing, "sha256": digest.hexdigest()})
         return [*found, {"chars": len(piece) + sum(map(len, pieces))}]
 
+    def pieces(self, split: str, limit: int | None = None, progress: Progress | None = None) -> Iterator[str]:
+        """The text of a split in pieces, which are not held. limit: nothing beyond so many characters is needed. progress, errors: see text()."""
+        return self._pieces(normalise_split(split), limit, progress or (lambda done, total: None))
+
     def _pieces(self, split: str, limit: int | None, tell: Progress) -> Iterator[str]:
+        if split not in self.splits() and self.kind in ("files", "stdin"):
+            raise CorpusError(f"{self.name!r} is one text to count, and has no {split} split: name another text with --data")
+        if self._many is not None:
+            return self._many.pieces(tell)
+        if self.kind == "stdin":
+            return _stdin_pieces(self._field)
+        if self.kind == "dataset":
+            return _dataset_pieces(self.name, split, self._field or DEFAULT_FIELD)
         if self.kind == "hub":
             return _hub_pieces(split, tell)
         if self.kind == "sample":
@@ -141,11 +177,13 @@ class Corpus:
         return _release_to_contest(pieces) if self.layout == "release" else pieces
 
 
-def open_corpus(data: str | os.PathLike) -> Corpus:
-    """Open "wikitext-103" (or "wikitext"), "sample", a directory or a file. Reads at most 100 kB; `datasets` is not imported yet.
+def open_corpus(data: str | os.PathLike, text_field: str | None = None, skip_bad_files: bool = False) -> Corpus:
+    """Open "wikitext-103" (or "wikitext"), "sample", "hub:OWNER/NAME", "-", a directory, a glob or a file. Reads at most 100 kB;
+    `datasets` is not imported yet.
 
-    A str is looked up as a name first; "./sample" or a Path means a path of that name.
-    Errors: CorpusError for a path that does not exist, cannot be read, is empty, is a device, or has no wiki.*.raw in it.
+    A str is looked up as a name first; "./sample" or a Path means a path of that name. text_field: of JSON lines, Parquet and data sets,
+    "text" by default. skip_bad_files: of many files, leave out those that are damaged or repeated (Corpus.about says which, once read).
+    Errors: CorpusError for a path that does not exist, cannot be read, is empty, is a device, or is a directory without text in it.
     """
     if not isinstance(data, str | bytes | os.PathLike):
         raise CorpusError(f"a text is named by its path, or wikitext-103, or sample, not {data!r:.40}")
@@ -155,16 +193,31 @@ def open_corpus(data: str | os.PathLike) -> Corpus:
     if isinstance(data, str) and data == "sample":
         note = f"pydoc topics of Python {platform.python_version()} (other versions differ), split 90/5/5"
         return Corpus(name, "sample", "plain", f"embedded sample, not WikiText: {note}")
+    if isinstance(data, str) and data == "-":
+        return Corpus(name, "stdin", "plain", "standard input", None, None, text_field)
+    if isinstance(data, str) and data.startswith(PREFIX) and data != PREFIX:
+        return Corpus(name, "dataset", "plain", f"{data.removeprefix(PREFIX)} from the hub, streamed", None, None, text_field)
     path = Path(name).absolute()
     found = _stat(path) if name else None
     if found is None:
-        raise CorpusError(f"no such file or directory: {name!r}; {_GET_WIKITEXT}")
+        if name and (many := find_files(name, text_field or DEFAULT_FIELD, skip_bad_files)):
+            return _many_files(name, path, many)
+        hint = f"; a data set of the hub is named {PREFIX}{name}" if name.count("/") == 1 and not Path(name).suffix else ""
+        raise CorpusError(f"no such file or directory: {name!r}{hint}; {_GET_WIKITEXT}")
     if not stat.S_ISDIR(found.st_mode):
         _content_bytes(path)
+        inside, packed = split_name(path.name)
+        if packed in PACKED or inside in (*LINES, *PARQUET):
+            return _many_files(name, path, find_files(name, text_field or DEFAULT_FIELD, skip_bad_files))
         return Corpus(name, "file", "plain", f"{name}: {found.st_size:,} bytes, split 90/5/5 by character position", path)
     files = [path / raw for raw in _RAW_FILES.values() if _stat(path / raw) is not None]
     if not files:
-        raise CorpusError(f"no WikiText-103 split in the directory {name!r}: looked for {', '.join(_RAW_FILES.values())}; {_GET_WIKITEXT}")
+        if many := find_files(name, text_field or DEFAULT_FIELD, skip_bad_files):
+            return _many_files(name, path, many)
+        raise CorpusError(
+            f"no text in the directory {name!r}: no files named .txt, .raw, .jsonl or .parquet, nor with .gz or .zst behind; also looked "
+            f"for {', '.join(_RAW_FILES.values())}; {_GET_WIKITEXT}"
+        )
     first, stop = _content_bytes(files[0])
     layout = _detect_layout(next(_read(files[0], first, stop, _HEAD_BYTES), b""))
     what = "release layout, converted to the contest's" if layout == "release" else f"{layout} layout, left as it is"
@@ -227,19 +280,9 @@ def _read(path: Path, first: int, stop: int, step: int) -> Iterator[bytes]:
 
 def _decode(path: Path, first: int, stop: int, tell: Progress) -> Iterator[str]:
     """The characters of the bytes from first to stop, a chunk at a time. Errors: CorpusError with the offset of the first bad byte."""
-    data = b""  # subtle: starts with what the previous chunk left of a character, so error positions count from `first`
-    start = first
-    try:
-        for block in _read(path, first, stop, _CHUNK):
-            data += block
-            text, used = codecs.utf_8_decode(data, "strict", False)
-            data, first = data[used:], first + used
-            yield text
-            tell(first - start, stop - start)
-        codecs.utf_8_decode(data, "strict", True)  # a character cut off by the end
-    except UnicodeDecodeError as exc:
-        where = f"byte {exc.object[exc.start]:#04x} at byte offset {first + exc.start}"
-        raise CorpusError(f"{str(path)!r} is not UTF-8: {where} ({exc.reason}); convert it first, for example with iconv") from exc
+    for text, at in decoded(_read(path, first, stop, _CHUNK), str(path), first):
+        yield text
+        tell(at - first, stop - first)
 
 
 def _file_pieces(path: Path, split: str, limit: int | None, tell: Progress) -> Iterator[str]:
@@ -305,6 +348,31 @@ def _sample_text() -> str:
     except ImportError as exc:
         raise CorpusError(f"this Python has no pydoc_data.topics, so there is no sample ({_cause(exc)}); use --data FILE") from exc
     return "\n".join(topics[key] for key in sorted(topics))
+
+
+def _many_files(name: str, path: Path, many: Collection) -> Corpus:
+    files = f"{len(many.files):,} files, sorted by name" if len(many.files) > 1 else "1 file"
+    return Corpus(name, "files", "plain", f"{name}: {files}, {many.n_bytes:,} bytes", path, many)
+
+
+def _stdin_pieces(text_field: str | None) -> Iterator[str]:
+    """Standard input, as it comes. Errors: CorpusError if it is closed, or not UTF-8."""
+    if sys.stdin is None or sys.stdin.closed:
+        raise CorpusError("standard input is closed: there is nothing to read")
+    blocks = stream_blocks(sys.stdin.buffer, "standard input")
+    return line_pieces(blocks, "standard input", text_field) if text_field else plain_pieces(blocks, "standard input")
+
+
+def _dataset_pieces(name: str, split: str, text_field: str) -> Iterator[str]:
+    """A split of a data set of the hub, streamed. Errors: HubUnavailable for any failure to reach or read it; CorpusError for the column."""
+    cause = ""
+    try:
+        cause = _hub_settings()
+        yield from stream_rows(name, _HUB_SPLITS[split], text_field)
+    except (MemoryError, CorpusError):
+        raise
+    except Exception as exc:  # subtle: as for _hub_pieces
+        raise HubUnavailable(f"{name} cannot be read from the hub ({cause}{_cause(exc)})") from exc
 
 
 def _hub_pieces(split: str, tell: Progress) -> Iterator[str]:

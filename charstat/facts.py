@@ -21,16 +21,22 @@ HUB_NAME = "wikitext-103"
 
 def describe(corpus: Corpus) -> dict:
     """What manifests and results say about a text; path is absolute, so that eval finds it from anywhere."""
-    path = os.path.abspath(corpus.name) if corpus.kind in ("directory", "file") else None
-    return {"name": corpus.name, "kind": corpus.kind, "layout": corpus.layout, "description": corpus.description, "path": path}
+    path = os.path.abspath(corpus.name) if corpus.kind in ("directory", "file", "files") else None
+    about = {"name": corpus.name, "kind": corpus.kind, "layout": corpus.layout, "description": corpus.description, "path": path}
+    return about | corpus.about
 
 
 def corpus_of(built_from: dict, model: str) -> Corpus:
     """The text that a model was built from, by its manifest."""
     from charstat.corpus import open_corpus
 
+    text_field = built_from.get("text_field")
+    how = text_field if isinstance(text_field, str) else None, built_from.get("skip_bad_files") is True
     if built_from.get("path"):
-        return open_corpus(Path(built_from["path"]))
+        return open_corpus(Path(built_from["path"]), *how)
+    if built_from.get("kind") in ("dataset", "stdin"):  # nothing is fetched from the net because a model says so
+        what = "standard input" if built_from["kind"] == "stdin" else f"the data set {built_from.get('name')!s:.200}"
+        raise UserError(f"the model at {model} was built from {what}: name the text with --data")
     if built_from.get("kind") in ("hub", "sample"):
         return open_corpus(HUB_NAME if built_from["kind"] == "hub" else "sample")
     raise UserError(f"the model at {model} does not say which text it was built from: pass --data")
@@ -74,8 +80,9 @@ def default_out(
     from charstat.ngram.contexts import PRESETS
     from charstat.registry import DEFAULT_MODEL, needed_contexts
 
-    names = {"hub": HUB_NAME, "sample": "embedded-sample"}  # a file called "sample" is not taken for the embedded one
-    name = names.get(corpus.kind) or re.sub(r"[^\w.+-]+", "_", Path(corpus.name).resolve().stem).lstrip(".") or "text"
+    names = {"hub": HUB_NAME, "sample": "embedded-sample", "stdin": "stdin"}  # a file called "sample" is not taken for the embedded one
+    shown = corpus.name if corpus.kind == "dataset" or set("*?[") & set(corpus.name) else Path(corpus.name).resolve().stem
+    name = names.get(corpus.kind) or re.sub(r"[^\w.+-]+", "_", shown).lstrip(".") or "text"
     parts = [name[:80] + ("-file" if name in names.values() and corpus.kind not in names else ""), f"o{order}"]
     if models != [DEFAULT_MODEL]:
         parts += models
@@ -96,7 +103,9 @@ def text_changed(model: Model, corpus: Corpus) -> str | None:
     """
     about = model.manifest
     data, text, held_out = about.get("data") or {}, about.get("text") or {}, (about.get("start") or {}).get("text")
-    same = corpus.kind in ("file", "directory") and data.get("path") == describe(corpus)["path"] and data.get("kind") == corpus.kind
+    same = (
+        corpus.kind in ("file", "directory", "files") and data.get("path") == describe(corpus)["path"] and data.get("kind") == corpus.kind
+    )
     if not same or "sha256" not in text or text.get("history_chars") or data.get("split", "train") != "train":
         return None
     wanted = [{key: part[key] for key in ("chars", "sha256")} for part in (text, held_out) if part]

@@ -24,7 +24,8 @@ FORMAT = "charstat-model"
 FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 MAX_BYTES = 48 << 20  # 1.1 million rare characters, all that Unicode has room for, take 32 MB
-MAX_CHARS = (1 << 31) - 1  # characters of a text: counts and row numbers have 32 bits
+MAX_CHARS = (1 << 31) - 1  # characters of a text that is counted at once: counts and row numbers have 32 bits
+MAX_TEXT = 1 << 62  # characters of a text that is counted in shards
 MAX_ROWS = (1 << 32) - 1
 MAX_WORDS = 1 << 24  # hashing.WORD_ID_BITS
 MAX_VALUES = 1 << 40  # of a column, all tables together
@@ -158,10 +159,10 @@ ANY_TEXT = string()
 HEX = string("[0-9a-f]{64}")
 JOULES, SECONDS = maybe(number(-1e15, 1e15)), number(0, 1e12)
 DATA: dict[str, Check] = {
-    "name": ANY_TEXT, "kind": string("hub|directory|file|sample"), "layout": string("contest|release|plain"), "description": ANY_TEXT,
+    "name": ANY_TEXT, "kind": string("hub|directory|file|sample|files|dataset|stdin"), "layout": string("contest|release|plain"), "description": ANY_TEXT,
     "path": maybe(string("[^\0]*", 4096)), "split": string("train|val|test"), "limit": maybe(whole(1, 1 << 62)),
 }  # fmt: skip
-TEXT = record({}, {"chars": whole(0, MAX_CHARS), "sha256": HEX, "history_chars": whole(0, MAX_CHARS), "more_parts": whole(1, MAX_CHARS),
+TEXT = record({}, {"chars": whole(0, MAX_TEXT), "sha256": HEX, "history_chars": whole(0, MAX_CHARS), "more_parts": whole(1, MAX_CHARS),
                    "parts": listed(record({}, {"chars": whole(0, MAX_CHARS), "sha256": HEX, "history_chars": whole(0, MAX_CHARS)}))})  # fmt: skip
 PHASES = listed(record({"name": string(most=100), "seconds": SECONDS, "gpu_gross_j": JOULES, "cpu_j": JOULES}))
 ENERGY = record({
@@ -177,7 +178,7 @@ TABLE = record({
     "bucket_at": whole(0, MAX_VALUES), "record_at": whole(0, MAX_VALUES), "row_at": whole(0, MAX_VALUES), "sum_at": whole(0, MAX_VALUES),
 })  # fmt: skip
 ALPHABET = record({
-    "chars": listed(_character, 1, 127), "tree": string("[(.]{3,255}"), "rare": mapped(_character, whole(1, MAX_CHARS), 0x110000),
+    "chars": listed(_character, 1, 127), "tree": string("[(.]{3,255}"), "rare": mapped(_character, whole(1, MAX_TEXT), 0x110000),
 })  # fmt: skip
 CTW = record({"alpha": number(1e-9, 1e9), "levels": mapped(_context, listed(whole(0, MAX_VALUES), 2, 2), 100)})
 PRUNED = record({

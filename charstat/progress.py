@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from charstat.corpus import Corpus
     from charstat.counting import Progress as BuildProgress
     from charstat.ngram.contexts import Context
 
@@ -25,6 +26,16 @@ LEARN_COST = 6400  # of learning from one character, relative to counting one
 def note(message: str) -> None:
     """One line on stderr."""
     print(" ".join(message.splitlines()), file=_console().file, flush=True)
+
+
+def note_skipped(corpus: Corpus) -> None:
+    """A note for every bad file that was left out, of the first ten; and how many they are."""
+    if corpus.collection is None or not corpus.collection.skipped:
+        return
+    reasons = [why for _, why in sorted(corpus.collection.skipped.items())]
+    note(f"{len(reasons):,} of {len(corpus.collection.files):,} files were left out:")
+    for reason in reasons[:10]:
+        note(f"  {reason}")
 
 
 def _console() -> Console:
@@ -58,6 +69,12 @@ class Steps:
         """A bar for a callback that takes (done, total)."""
         with self._line(label, 1.0) as update:
             yield lambda done, total: update(label, done / total)
+
+    @contextmanager
+    def labelled(self, label: str) -> Iterator[Callable[[str, float], None]]:
+        """A bar for a callback that takes what is being done, and the share of the whole that is done."""
+        with self._line(label, 1.0) as update:
+            yield update
 
     def reading(self, name: str) -> AbstractContextManager[Callable[[int, int], None]]:
         """A bar for the progress callback of Corpus.text. name: the corpus's name."""

@@ -198,7 +198,7 @@ _written: dict[Path, Path] = {}  # directories that this process built in, and w
 
 def placed_models() -> list[Path]:
     """Where this process has put models: what somebody who interrupts it must be told."""
-    return [path for temp, path in _written.items() if not os.path.lexists(temp)]
+    return [path for temp, path in _written.items() if not os.path.lexists(temp) and os.path.lexists(path)]
 
 
 def _remove(pid: int, files: dict, temp: Path | None, handle: int | None) -> None:

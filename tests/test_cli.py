@@ -186,7 +186,7 @@ def test_the_line_of_the_gate_stands_at_its_label():
         (["--backend", "tpu"], "--backend"),
         (["--data", "nowhere.txt"], "no such file"),
         (["--data", ""], "no such file"),
-        (["--data", "."], "no WikiText-103 split"),
+        (["--data", "full"], "no text in the directory"),
         (["--out", "text.txt"], "not a directory"),
         (["--out", "text.txt/model"], "cannot write a model"),
         (["--out", "full"], "not a charstat model"),
@@ -292,12 +292,13 @@ def test_eval_shows_the_curve(text_file, built):
         (["--model", "nowhere"], "no model at nowhere"),
         (["--data", "nowhere"], "no such file"),
         (["--data", "tiny.txt"], "val split of 'tiny.txt' is empty"),
-        (["--data", "."], "no WikiText-103 split"),
+        (["--data", "empty"], "no text in the directory"),
         (["--data", "raw"], "looked for wiki.valid.raw"),
     ],
 )
 def test_mistakes_of_eval(args, message, built, workplace):
     (workplace / "tiny.txt").write_text("abcde")
+    (workplace / "empty").mkdir()
     (workplace / "raw").mkdir()
     (workplace / "raw" / "wiki.train.raw").write_text("text")
     result = run("eval", "--model", built, *args, code=2)

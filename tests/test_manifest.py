@@ -31,7 +31,7 @@ def test_a_sealed_manifest_is_json_and_every_byte_counts(copy):  # noqa: F811
     "name, value",
     [("build.phases", 3), ("build.seconds", "x"), ("data", {"path": 1}), ("ctw.levels.o0", []), ("words", True), ("words", 1 << 63), ("tables.o1.sum_at", None),
      ("alphabet.chars", ["ab"]), ("alphabet.chars", ["a", "a"]), ("alphabet.rare", {"xy": 1}), ("alphabet.rare", {"☃": 0}), ("start.chars", 0.5),
-     ("models", []), ("models", ["mix", 3]), ("models", ["../x"]), ("text.sha256", "f" * 63), ("text.chars", 1 << 31), ("build.energy", {"seconds": 1}),
+     ("models", []), ("models", ["mix", 3]), ("models", ["../x"]), ("text.sha256", "f" * 63), ("text.chars", 1 << 63), ("build.energy", {"seconds": 1}),
      ("data", [1]), ("data", {"a": [[[[[[[[[[1]]]]]]]]]]}), ("build.notes", "x"), ("arrays.rows.dtype", 3), ("preset", 7), ("ctw.alpha", -1.0), ("order", 3),
      ("charstat_version", None), ("start.layout", "../../x"), ("build.merged", [3])],
 )  # fmt: skip

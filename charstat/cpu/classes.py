@@ -35,8 +35,12 @@ def learn_classes(ids: np.ndarray, hashes: np.ndarray, spoken: np.ndarray, threa
 
     ids: uint32 [tokens], the text; hashes: uint64 [words], spoken: bool [words] (False: a token without a word), of the vocabulary.
     """
+    return classes_of_places(*_frequent(ids, hashes, spoken), threads)
+
+
+def classes_of_places(words: np.ndarray, text: np.ndarray, threads: int) -> WordClasses:
+    """The classes and topics of these words, the most frequent first, in a text of their places: see _frequent()."""
     assert WORDS < OTHER
-    words, text = _frequent(ids, hashes, spoken)
     if not words.size:
         return WordClasses(words, np.empty((0, 2), np.uint16), np.empty((0, TOPICS), np.int8))
     with ThreadPoolExecutor(threads) as pool:
