@@ -31,8 +31,20 @@ from charstat.codec.commands import add_commands as add_codec_commands
 from charstat.contest.commands import add_commands as add_contest_commands
 from charstat.errors import CharstatError, CorpusError, GateMissed, ResourceError
 from charstat.explaining.command import explain_command
-from charstat.facts import HUB_NAME, MODELS, check_out, corpus_of, default_out, describe, model_facts, newest_model, text_changed
+from charstat.facts import (
+    HUB_NAME,
+    MODELS,
+    check_out,
+    corpus_of,
+    default_out,
+    describe,
+    is_token_model,
+    model_facts,
+    newest_model,
+    text_changed,
+)
 from charstat.registry import DEFAULT_MODEL, ENTRIES, FORMER_NAMES, check_models, parse_models, use_warm_start
+from charstat.tokens.commands import inspect_tokens, with_tokens
 from charstat.whole_files import check_page
 
 if TYPE_CHECKING:
@@ -170,6 +182,7 @@ def cli(debug: bool) -> None:
     "--out", type=click.Path(), metavar="DIR", help=f"Model directory to write.  [default: {MODELS}/<text>-o<order>..., see above]"
 )
 @_json
+@with_tokens
 def build(
     data: str | None, order: int, contexts: str | None, models: str, limit: int | None, held_out: int, backend: str,
     threads: int | None, max_bytes: int | None, min_count: int, packed: bool | None, memory: int | None, out: str | None, as_json: bool,
@@ -378,6 +391,8 @@ def inspect(path: str | None, contexts: bool, discounts: bool, mixer: bool, clas
             raise click.UsageError("--contexts lists all contexts and needs no model: use it without DIR")
         return show_contexts(as_json)
     path = newest_model() if path is None else path
+    if is_token_model(path) and not discounts + mixer + classes:
+        return inspect_tokens(path, as_json)
     steps = Steps()
     model = _load(path, steps)
     if discounts:

@@ -50,7 +50,7 @@ from charstat.tokens.state import (
     WARM,
 )
 
-PRUNE = 1e-7  # below this probability of a node, its leaves share by frequency and nothing is looked up or learned
+PRUNE = 1e-6  # below this probability of a node, its leaves share by frequency and nothing is looked up or learned
 NOT_EVALUATED = -1.0
 FEW_ROWS = 24  # that are walked through; ranges of more are searched
 BIAS = np.float32(0.3)
@@ -96,7 +96,7 @@ def _lower_bound(rows, lo, hi, leaf):
     return lo
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def prepare(fixed, s):
     """Find what every context knows of the current history, and select the mixer's rows; nothing if that is done.
 
@@ -105,40 +105,40 @@ def prepare(fixed, s):
     cursor, families, t, online = s.cursor, fixed.families, s.touched, s.online
     if cursor[PREPARED]:
         return
-    slots = s.overlay.slots
-    n, width, mask = families.shape[0], 64 - fixed.id_bits, np.uint64(slots.shape[1] - 1)
+    slots, keys, identities, static_rows, history = s.overlay.slots, s.keys, s.identities, s.static_rows, s.history
+    buckets, records, rows, masks, id_bits = fixed.buckets, fixed.records, fixed.rows, fixed.masks, fixed.id_bits
+    n, width, mask, position = families.shape[0], 64 - id_bits, np.uint64(slots.shape[1] - 1), cursor[POSITION]
     for f in range(n):
-        identity = token_identity(s.history, fixed.masks[f], fixed.id_bits)
-        s.identities[f] = identity
-        s.keys[f] = mix64(identity + U1) if cursor[POSITION] >= families[f, REACH] else U0
-        s.static_rows[f, START] = families[f, BUCKET_AT] + np.int64(identity >> np.uint64(width - families[f, BITS]))
+        identity = token_identity(history, masks[f], id_bits)
+        identities[f] = identity
+        keys[f] = mix64(identity + U1) if position >= families[f, REACH] else U0
+        static_rows[f, START] = families[f, BUCKET_AT] + np.int64(identity >> np.uint64(width - families[f, BITS]))
     for f in range(n):
-        t[f] = np.int64(slots[f, (s.keys[f] >> np.uint64(20)) & mask, 0])
+        t[f] = np.int64(slots[f, (keys[f] >> np.uint64(20)) & mask, 0])
     for f in range(n):
-        t[f] = families[f, RECORD_AT] + np.int64(fixed.buckets[s.static_rows[f, START]])
+        t[f] = families[f, RECORD_AT] + np.int64(buckets[static_rows[f, START]])
     for f in range(n):
-        t[f] = np.int64(fixed.records[t[f]])
-    longest, hits = 0, 0
-    last = fixed.rows.shape[0] - 1
+        t[f] = np.int64(records[t[f]])
+    longest, hits, recent = 0, 0, 0
+    last = rows.shape[0] - 1
     for f in range(n):
         start, stop = np.int64(0), np.int64(0)
-        if s.keys[f] != U0:
+        if keys[f] != U0:
             _, start, stop = find_context(
-                s.identities[f], width, families[f, BITS], families[f, START_BITS],
-                fixed.buckets, families[f, BUCKET_AT], fixed.records, families[f, RECORD_AT],
+                identities[f], width, families[f, BITS], families[f, START_BITS],
+                buckets, families[f, BUCKET_AT], records, families[f, RECORD_AT],
             )  # fmt: skip
-        s.static_rows[f, START], s.static_rows[f, END] = families[f, ROW_AT] + start, families[f, ROW_AT] + stop
+        static_rows[f, START], static_rows[f, END] = families[f, ROW_AT] + start, families[f, ROW_AT] + stop
         if stop > start:
             hits += 1
             if families[f, ORDER] > 0:
                 longest = f + 1
     for f in range(n if last >= 0 else 0):
-        t[f] = np.int64(fixed.rows[min(s.static_rows[f, START], last)])
-    recent = 0
+        t[f] = np.int64(rows[min(static_rows[f, START], last)])
     for f in range(n):
         online[f, LIST] = online[f, LENGTH] = 0
-        if s.keys[f] != U0:
-            p = find_slot(slots, f, s.keys[f])
+        if keys[f] != U0:
+            p = find_slot(slots, f, keys[f])
             online[f, SLOT] = p
             online[f, LIST], online[f, LENGTH] = slot_list(slots, f, p)
             if families[f, ORDER] > 0 and online[f, LENGTH] > 0:
@@ -147,7 +147,7 @@ def prepare(fixed, s):
     cursor[MATCH_BUCKET] = length_bucket(s.match.state[2])
     first, tree = fixed.first_rows, fixed.tree
     orders = fixed.chains.orders_end + 1
-    previous = np.int64(tree.leaf_of[np.int64(s.history[0] & np.uint64(0xFFFF))]) if cursor[POSITION] > 0 else 0
+    previous = np.int64(tree.leaf_of[np.int64(history[0] & np.uint64(0xFFFF))]) if cursor[POSITION] > 0 else 0
     level = 1 + cursor[MATCH_BUCKET] if cursor[EXPECTED] >= 0 else 0
     s.selected[1] = first.orders + longest * orders + recent
     s.selected[2] = first.previous + previous
@@ -156,21 +156,22 @@ def prepare(fixed, s):
     cursor[PREPARED] = 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def path_masses(fixed, s, leaf):
     """s.mass[d, k] and s.kinds[d, f]: counts, and how many rows and entries, under node d of the leaf's path. Returns the path's length."""
     families, tree, codes, mass, kinds = fixed.families, fixed.tree, fixed.tree.codes, s.mass, s.kinds
-    rows, sums, pool = fixed.rows, fixed.sums, s.overlay.pool
-    n, depth, code = families.shape[0], tree.depth[leaf], codes[leaf]
-    node = tree.root
+    rows, sums, pool, child, path, bits = fixed.rows, fixed.sums, s.overlay.pool, tree.child, s.path, s.bits
+    static_rows, online = s.static_rows, s.online
+    n, depth, code = families.shape[0], np.int64(tree.depth[leaf]), codes[leaf]
+    node = np.int64(tree.root)
     for d in range(depth):
         bit = 1 if leaf >= node else 0
-        s.path[0, d], s.bits[d] = node, bit
-        node = tree.child[node, bit]
+        path[0, d], bits[d] = node, bit
+        node = np.int64(child[node, bit])
     if s.cursor[TREE_READY]:
         vocab = tree.codes.shape[0]
         for d in range(depth + 1):
-            v = s.path[0, d] if d < depth else vocab + leaf
+            v = path[0, d] if d < depth else vocab + leaf
             for k in range(2 * n):
                 mass[d, k] = s.tree_mass[v, k]
             for f in range(n):
@@ -182,7 +183,7 @@ def path_masses(fixed, s, leaf):
         for f in range(n):
             kinds[d, f] = 0
     for f in range(n):
-        lo, hi = s.static_rows[f, START], s.static_rows[f, END]
+        lo, hi = static_rows[f, START], static_rows[f, END]
         at = families[f, SUM_AT] - families[f, ROW_AT]
         if hi - lo <= FEW_ROWS:
             for r in range(lo, hi):
@@ -192,8 +193,8 @@ def path_masses(fixed, s, leaf):
         else:
             held, held_rows = np.int32(sums[at + hi] - sums[at + lo]), np.int32(hi - lo)
             for d in range(depth):
-                middle = _lower_bound(rows, lo, hi, s.path[0, d])
-                if s.bits[d]:
+                middle = _lower_bound(rows, lo, hi, path[0, d])
+                if bits[d]:
                     lo = middle
                 else:
                     hi = middle
@@ -205,8 +206,8 @@ def path_masses(fixed, s, leaf):
                     break
             mass[depth, f] += held
             kinds[depth, f] += held_rows
-        first = s.online[f, LIST]
-        for e in range(first, first + s.online[f, LENGTH]):
+        first = online[f, LIST]
+        for e in range(first, first + online[f, LENGTH]):
             entry = pool[e]
             d = shared_bits(codes[entry_leaf(entry)], code, depth)
             mass[d, f] += np.int32(entry_seen(entry))
@@ -220,32 +221,33 @@ def path_masses(fixed, s, leaf):
     return depth
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def tree_masses(fixed, s):
     """s.tree_mass and s.tree_kinds of all nodes and leaves."""
     if s.cursor[TREE_READY]:
         return
     families, tree, mass, kinds = fixed.families, fixed.tree, s.tree_mass, s.tree_kinds
     rows, sums, pool = fixed.rows, fixed.sums, s.overlay.pool
+    static_rows, online, order, child = s.static_rows, s.online, tree.order, tree.child
     n, vocab = families.shape[0], tree.codes.shape[0]
     mass[vocab:] = 0
     kinds[vocab:] = 0
     for f in range(n):
         at = families[f, SUM_AT] - families[f, ROW_AT]
-        for r in range(s.static_rows[f, START], s.static_rows[f, END]):
+        for r in range(static_rows[f, START], static_rows[f, END]):
             leaf = vocab + np.int64(rows[r])
             mass[leaf, f] = np.int32(sums[at + r + 1] - sums[at + r])
             kinds[leaf, f] = 1
-        first = s.online[f, LIST]
-        for e in range(first, first + s.online[f, LENGTH]):
+        first = online[f, LIST]
+        for e in range(first, first + online[f, LENGTH]):
             entry = pool[e]
             leaf = vocab + entry_leaf(entry)
             mass[leaf, f] += np.int32(entry_seen(entry))
             mass[leaf, n + f] = np.int32(entry_recent(entry))
             kinds[leaf, f] += np.int32(1)
     for i in range(vocab - 2, -1, -1):
-        v = tree.order[i]
-        left, right = _place(tree.child[v, 0], vocab), _place(tree.child[v, 1], vocab)
+        v = np.int64(order[i])
+        left, right = _place(child[v, 0], vocab), _place(child[v, 1], vocab)
         for k in range(2 * n):
             mass[v, k] = mass[left, k] + mass[right, k]
         for f in range(n):
@@ -268,63 +270,73 @@ def begin_discounts(mass, kinds, root, orders, discount, discounts):
         discounts[1, f] = discount * kinds[root, f] / total if total > 0.0 else 1.0
 
 
-@njit(cache=True, nogil=True)
-def mix_node(fixed, s, v, mass, kinds, i, d):
-    """P(the right side) at node v, from the masses under it (mass[i]) and s.ones under its right side; leaves in row d what `learn` needs."""
-    x, columns, tree, mixer, rates = s.x, fixed.columns, fixed.tree, s.mixer, fixed.rates
-    look_up_evidence(
-        mass, i, s.ones, x, columns.static, s.states, d, s.bins,
-        fixed.ratio_bins, fixed.count_states, fixed.online_states, mixer.logits,
-    )  # fmt: skip
-    back_off(mass, i, s.ones, x, d, columns, s.shares, fixed.chains)
-    lowest, end, orders = tree.lowest[v], tree.end[v], fixed.chains.orders_end
-    p, q = tree.sums[end] - tree.sums[lowest], tree.sums[end] - tree.sums[v]
-    scale = 1.0 / tree.sums[tree.sums.shape[0] - 1]
+@njit(cache=True, nogil=True, forceinline=True)
+def mix_node(
+    v, mass, kinds, i, d, ones, one_kinds, x, w, states, bins, shares, match_states, base, discounts, experts, expected, bucket,
+    weights, logits, match_logits, node_p, lowest, mid_sums, end, discount, columns, chains, ratio_bins, count_states, online_states,
+):  # fmt: skip
+    """P(the right side) at node v, from the masses under it (mass[i]) and under its right side (ones); leaves in row d what `learn` needs."""
+    look_up_evidence(mass, i, ones, x, columns.static, states, d, bins, ratio_bins, count_states, online_states, logits)
+    back_off(mass, i, ones, x, d, columns, shares, chains)
+    lo, hi = lowest[v], end[v]
+    p, q = mid_sums[hi] - mid_sums[lo], mid_sums[hi] - mid_sums[v]
+    scale = 1.0 / mid_sums[mid_sums.shape[0] - 1]
     p, q = p * scale, q * scale
-    for f in range(orders):
-        p = (mass[i, f] - rates[DISCOUNT] * kinds[i, f]) * s.discounts[0, f] + s.discounts[1, f] * p
-        q = (s.ones[f] - rates[DISCOUNT] * s.one_kinds[f]) * s.discounts[0, f] + s.discounts[1, f] * q
+    for f in range(chains.orders_end):
+        p = (mass[i, f] - discount * kinds[i, f]) * discounts[0, f] + discounts[1, f] * p
+        q = (ones[f] - discount * one_kinds[f]) * discounts[0, f] + discounts[1, f] * q
     x[d, columns.discount] = logit(q / p)
     x[d, columns.match] = np.float32(0.0)
-    s.match_states[d] = -1
-    expected = s.cursor[EXPECTED]
-    if lowest <= expected < end:
-        s.match_states[d] = 2 * s.cursor[MATCH_BUCKET] + (1 if expected >= v else 0)
-        x[d, columns.match] = mixer.match[s.match_states[d]]
+    match_states[d] = -1
+    if lo <= expected < hi:
+        match_states[d] = 2 * bucket + (1 if expected >= v else 0)
+        x[d, columns.match] = match_logits[match_states[d]]
     x[d, columns.bias] = BIAS
-    x[d, columns.node] = logit(np.float64(mixer.node_p[v]))
-    for e in range(s.experts.shape[0]):
-        zero, one = s.experts[e, v] - s.experts[e, lowest], s.experts[e, end] - s.experts[e, v]
+    x[d, columns.node] = logit(np.float64(node_p[v]))
+    for e in range(experts.shape[0]):
+        zero, one = experts[e, v] - experts[e, lo], experts[e, hi] - experts[e, v]
         x[d, columns.experts + e] = logit(one / (zero + one)) if zero + one > 0.0 else np.float32(0.0)
-    return squash(np.float64(mix(s.base, mixer.weights, v, x, s.w, d)))
+    return squash(np.float64(mix(base, weights, v, x, w, d)))
 
 
 @njit(cache=True, nogil=True, inline="always")
-def leaf_share(tree, v):
+def leaf_share(sums, lowest, end, v):
     """The share of a node's right side by frequency alone."""
-    return (tree.sums[tree.end[v]] - tree.sums[v]) / (tree.sums[tree.end[v]] - tree.sums[tree.lowest[v]])
+    return (sums[end[v]] - sums[v]) / (sums[end[v]] - sums[lowest[v]])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def token_probability(fixed, s, leaf):
     """P(token) before anything is learned from it; leaves inputs, weights and states of its decisions for `learn`."""
     prepare(fixed, s)
     depth = path_masses(fixed, s, leaf)
     mass, kinds, ones, one_kinds = s.mass, s.kinds, s.ones, s.one_kinds
-    begin_discounts(mass, kinds, 0, fixed.chains.orders_end, fixed.rates[DISCOUNT], s.discounts)
+    x, w, states, bins, shares, match_states, base, discounts, experts = (
+        s.x, s.w, s.states, s.bins, s.shares, s.match_states, s.base, s.discounts, s.experts,
+    )  # fmt: skip
+    weights, logits, match_logits, node_p = s.mixer.weights, s.mixer.logits, s.mixer.match, s.mixer.node_p
+    lowest, mid_sums, end, discount = fixed.tree.lowest, fixed.tree.sums, fixed.tree.end, fixed.rates[DISCOUNT]
+    columns, chains = fixed.columns, fixed.chains
+    ratio_bins, count_states, online_states = fixed.ratio_bins, fixed.count_states, fixed.online_states
+    expected, bucket = s.cursor[EXPECTED], s.cursor[MATCH_BUCKET]
+    path, bits, path_p = s.path, s.bits, s.path_p
+    begin_discounts(mass, kinds, 0, chains.orders_end, discount, discounts)
     reach = 1.0
     for d in range(depth):
-        v, bit = s.path[0, d], s.bits[d]
+        v, bit = np.int64(path[0, d]), bits[d]
         if reach < PRUNE:
-            p = leaf_share(fixed.tree, v)
-            s.path_p[d] = NOT_EVALUATED
+            p = leaf_share(mid_sums, lowest, end, v)
+            path_p[d] = NOT_EVALUATED
         else:
             for k in range(ones.shape[0]):
                 ones[k] = mass[d + 1, k] if bit else mass[d, k] - mass[d + 1, k]
             for f in range(one_kinds.shape[0]):
                 one_kinds[f] = kinds[d + 1, f] if bit else kinds[d, f] - kinds[d + 1, f]
-            p = mix_node(fixed, s, v, mass, kinds, d, d)
-            s.path_p[d] = p
+            p = mix_node(
+                v, mass, kinds, d, d, ones, one_kinds, x, w, states, bins, shares, match_states, base, discounts, experts, expected, bucket,
+                weights, logits, match_logits, node_p, lowest, mid_sums, end, discount, columns, chains, ratio_bins, count_states, online_states,
+            )  # fmt: skip
+            path_p[d] = p
         reach *= p if bit else 1.0 - p
     return reach
 
@@ -336,52 +348,67 @@ def token_row(fixed, s, out):
     tree_masses(fixed, s)
     tree, mass, kinds, ones, one_kinds, reach = fixed.tree, s.tree_mass, s.tree_kinds, s.ones, s.one_kinds, s.reach_p
     vocab = tree.codes.shape[0]
-    begin_discounts(mass, kinds, tree.root, fixed.chains.orders_end, fixed.rates[DISCOUNT], s.discounts)
+    x, w, states, bins, shares, match_states, base, discounts, experts = (
+        s.x, s.w, s.states, s.bins, s.shares, s.match_states, s.base, s.discounts, s.experts,
+    )  # fmt: skip
+    weights, logits, match_logits, node_p = s.mixer.weights, s.mixer.logits, s.mixer.match, s.mixer.node_p
+    lowest, mid_sums, end, discount = fixed.tree.lowest, fixed.tree.sums, fixed.tree.end, fixed.rates[DISCOUNT]
+    columns, chains = fixed.columns, fixed.chains
+    ratio_bins, count_states, online_states = fixed.ratio_bins, fixed.count_states, fixed.online_states
+    expected, bucket = s.cursor[EXPECTED], s.cursor[MATCH_BUCKET]
+    order, child, id_of = tree.order, tree.child, tree.id_of
+    begin_discounts(mass, kinds, tree.root, chains.orders_end, discount, discounts)
     reach[tree.root] = 1.0
     for i in range(vocab - 1):
-        v = tree.order[i]
+        v = np.int64(order[i])
+        left, right = _place(child[v, 0], vocab), _place(child[v, 1], vocab)
         if reach[v] < PRUNE:
-            p = leaf_share(tree, v)
+            p = leaf_share(mid_sums, lowest, end, v)
         else:
-            right = _place(tree.child[v, 1], vocab)
             for k in range(ones.shape[0]):
                 ones[k] = mass[right, k]
             for f in range(one_kinds.shape[0]):
                 one_kinds[f] = kinds[right, f]
-            p = mix_node(fixed, s, v, mass, kinds, np.int64(v), 0)
-        reach[_place(tree.child[v, 0], vocab)] = reach[v] * (1.0 - p)
-        reach[_place(tree.child[v, 1], vocab)] = reach[v] * p
+            p = mix_node(
+                v, mass, kinds, v, 0, ones, one_kinds, x, w, states, bins, shares, match_states, base, discounts, experts, expected, bucket,
+                weights, logits, match_logits, node_p, lowest, mid_sums, end, discount, columns, chains, ratio_bins, count_states, online_states,
+            )  # fmt: skip
+        reach[left] = reach[v] * (1.0 - p)
+        reach[right] = reach[v] * p
     for leaf in range(vocab):
-        out[tree.id_of[leaf]] = reach[vocab + leaf]
+        out[id_of[leaf]] = reach[vocab + leaf]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def learn(fixed, s, leaf):
     """Learn from the token whose token_probability was just computed: weights, evidence, then the online counts."""
     mixer, columns, rates, cursor = s.mixer, fixed.columns, fixed.rates, s.cursor
     clock = cursor[CLOCK]
     rate = rates[WARM_RATE] if cursor[WARM] else rates[WEIGHTS_RATE] * (1.0 + rates[BOOST] * rates[BOOST_TOKENS] / (rates[BOOST_TOKENS] + clock))
+    path, bits, path_p, steps, states, w, match_states = s.path, s.bits, s.path_p, s.steps, s.states, s.w, s.match_states
+    logits, match_logits, node_p, node_n = mixer.logits, mixer.match, mixer.node_p, mixer.node_n
+    evidence_rate, node_most, depth = rates[EVIDENCE_RATE], np.float32(rates[NODE_MOST]), fixed.tree.depth[leaf]
     n = 0
-    for d in range(fixed.tree.depth[leaf]):
-        if s.path_p[d] == NOT_EVALUATED:
+    for d in range(depth):
+        if path_p[d] == NOT_EVALUATED:
             break
-        v, error = s.path[0, d], np.float64(s.bits[d]) - s.path_p[d]
-        s.steps[d] = np.float32(rate * error)
-        evidence_step = np.float32(rates[EVIDENCE_RATE] * error)
-        learn_evidence(mixer.logits, s.states, s.w, columns.static, d, evidence_step)
-        if s.match_states[d] >= 0:
-            mixer.match[s.match_states[d]] += evidence_step * s.w[d, columns.match]
-        mixer.node_p[v] += (np.float32(s.bits[d]) - mixer.node_p[v]) / (mixer.node_n[v] + np.float32(1.5))
-        if mixer.node_n[v] < rates[NODE_MOST]:
-            mixer.node_n[v] += np.float32(1.0)
+        v, error = path[0, d], np.float64(bits[d]) - path_p[d]
+        steps[d] = np.float32(rate * error)
+        evidence_step = np.float32(evidence_rate * error)
+        learn_evidence(logits, states, w, columns.static, d, evidence_step)
+        if match_states[d] >= 0:
+            match_logits[match_states[d]] += evidence_step * w[d, columns.match]
+        node_p[v] += (np.float32(bits[d]) - node_p[v]) / (node_n[v] + np.float32(1.5))
+        if node_n[v] < node_most:
+            node_n[v] += np.float32(1.0)
         n += 1
-    mixer.logits[:, SILENT] = np.float32(0.0)
-    learn_weights(mixer.weights, s.selected, s.path, 0, s.steps, n, s.x, s.total)
-    o = s.overlay
-    for f in range(s.keys.shape[0]):
-        if s.keys[f] != U0:
-            factor = fixed.families[f, DECAY]
-            count_token(o.slots, o.used, o.pool, o.heap, o.free, f, s.online[f, SLOT], s.keys[f], leaf, clock, factor)
+    logits[:, SILENT] = np.float32(0.0)
+    learn_weights(mixer.weights, s.selected, path, 0, steps, n, s.x, s.total)
+    o, keys, online, families = s.overlay, s.keys, s.online, fixed.families
+    slots, used, pool, heap, free = o.slots, o.used, o.pool, o.heap, o.free
+    for f in range(keys.shape[0]):
+        if keys[f] != U0:
+            count_token(slots, used, pool, heap, free, f, online[f, SLOT], keys[f], leaf, clock, families[f, DECAY])
 
 
 @njit(cache=True, nogil=True)

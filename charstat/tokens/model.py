@@ -299,7 +299,7 @@ def build_tokens(
     elif names is not None:
         id_of = order_by_bytes(names)
     else:
-        id_of = order_by_neighbours(counted, counts)
+        id_of = order_by_neighbours(counted, counts, engine.threads)
     tree, pieces = token_tree(id_of, counts), no_pieces(vocab_size) if names is None else describe_pieces(names)
     all_ids = np.concatenate([before, counted]) if before.size else counted
     clock = _Clock(phases)
