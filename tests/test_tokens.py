@@ -134,7 +134,7 @@ def test_trees_are_codes(counts):
 
 
 def test_the_deepest_trees():
-    for counts in (np.zeros(65_536), np.r_[2.0**31 - 1, np.zeros(65_535)], np.minimum(2.0 ** np.arange(65_536), 2.0**14)):
+    for counts in (np.zeros(65_536), np.r_[2.0**31 - 1, np.zeros(65_535)], np.minimum(2.0 ** np.minimum(np.arange(65_536), 14), 2.0**14)):
         assert token_tree(np.arange(65_536, dtype=np.uint16), counts.astype(np.uint32)).depth.max() <= MAX_DEPTH
 
 
@@ -161,8 +161,8 @@ def test_the_stream_is_its_twin(counted, ids):
     rows = np.exp(fresh(model).log_probs(ids).astype(np.float64))
     for i, token in enumerate(ids):
         if i in (0, 7, len(ids) - 1):
-            assert np.abs(rows[i] - [twin.probability(v)[0] for v in range(len(PIECES))]).max() < 2e-5
-        assert np.exp(-stream.score([token])[0]) == pytest.approx(twin.observe(token), rel=2e-3, abs=1e-7)
+            assert np.abs(rows[i] - [twin.probability(v)[0] for v in range(len(PIECES))]).max() < 1e-6
+        assert np.exp(-stream.score([token])[0]) == pytest.approx(twin.observe(token), rel=1e-4, abs=1e-7)
 
 
 def test_the_stream_is_its_twin_on_english(pieces, ids, new_ids):
@@ -175,7 +175,7 @@ def test_the_stream_is_its_twin_on_english(pieces, ids, new_ids):
     twin = TokenTwin(counted.tolist(), len(pieces), contexts, pieces, rates=rates)
     nats = fresh(model, rates=rates, experts=1).score(new_ids[:60], advice)
     wanted = [-np.log(twin.observe(int(t), np.exp(row.astype(float)))) for t, row in zip(new_ids[:60], advice, strict=True)]
-    assert np.abs(nats - wanted).max() < 5e-3
+    assert np.abs(nats - wanted).max() < 1e-4
 
 
 def test_rows_and_charges_agree_bit_for_bit(model, new_ids):
@@ -314,7 +314,7 @@ def test_damaged_arrays_are_refused(name, ids, pieces, tmp_path):
     for _ in range(12):
         damaged = good[name].copy()
         at = rng.integers(0, damaged.size, 3)
-        damaged[at] = rng.choice([0, 1, np.iinfo(damaged.dtype).max, damaged[0], damaged[-1]], 3).astype(damaged.dtype)
+        damaged[at] = rng.choice(np.array([0, 1, np.iinfo(damaged.dtype).max, damaged[0], damaged[-1]], damaged.dtype), 3)
         saved = model.save(tmp_path / "m")
         path, manifest = tmp_path / "m" / f"{name}.npy", saved.manifest
         data = bytearray(path.read_bytes())
