@@ -50,9 +50,11 @@ if TYPE_CHECKING:
     from charstat.pipeline import Progress
     from charstat.token_bridge import TokenBridge
     from charstat.tokens.model import TokenModel, build_tokens
+    from charstat.tokens.stream import TokenStream
 
 _HOMES = {
     "charstat.tokens.model": ("TokenModel", "build_tokens"),
+    "charstat.tokens.stream": ("TokenStream",),
     "charstat.advice": ("Advice",),
     "charstat.alphabet": ("Alphabet",),
     "charstat.auditing.checks": ("audit",),
@@ -102,6 +104,7 @@ __all__ = [
     "StateError",
     "TokenBridge",
     "TokenModel",
+    "TokenStream",
     "UserError",
     "audit",
     "build_model",

@@ -34,7 +34,6 @@ MAX_PARTS = 1000  # texts and builds that a merged model lists
 MAX_STRING = 1 << 16
 
 
-
 class Kind(NamedTuple):
     """A kind of model directory: its format's name and version, and what messages call it."""
 

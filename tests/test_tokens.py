@@ -1,5 +1,6 @@
 """Models of token ids: counting, the stream against its twin, storage, and what bad input says."""
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 
@@ -18,7 +19,27 @@ from charstat.tokens.layout import TokenRates
 from charstat.tokens.start import learn_start
 from charstat.tokens.tree import MAX_DEPTH, order_by_bytes, order_by_neighbours, token_tree
 
-PIECES = [b" the", b"the", b" of", b" a", b"s", b" in", b"in", b"g", b" to", b"re", b" ", b",", b" Th", b"e", b"\n", b"'s", b" and", b"\xc3\xa9", b"2"]
+PIECES = [
+    b" the",
+    b"the",
+    b" of",
+    b" a",
+    b"s",
+    b" in",
+    b"in",
+    b"g",
+    b" to",
+    b"re",
+    b" ",
+    b",",
+    b" Th",
+    b"e",
+    b"\n",
+    b"'s",
+    b" and",
+    b"\xc3\xa9",
+    b"2",
+]
 
 
 def pieces_of(text: str) -> list[bytes]:
@@ -29,7 +50,7 @@ def pieces_of(text: str) -> list[bytes]:
 
 def encode(text: str, pieces: list[bytes]) -> np.ndarray:
     """Ids of the longest pieces that fit, one after the other."""
-    data, ids, index, out, at = text.encode(), {}, {p: i for i, p in enumerate(pieces)}, [], 0
+    data, index, out, at = text.encode(), {p: i for i, p in enumerate(pieces)}, [], 0
     longest = max(map(len, pieces))
     while at < len(data):
         n = next(n for n in range(min(longest, len(data) - at), 0, -1) if data[at : at + n] in index)
@@ -83,7 +104,7 @@ def test_tables_hold_what_a_dictionary_holds(ids):
     model = build_tokens(ids, len(PIECES), contexts=[c.name for c in contexts], token_bytes=PIECES, backend="cpu")
     for found, wanted in zip(model.tables.values(), twin_of(ids, contexts).static, strict=True):
         starts, rows, counts = found.starts(), found.rows, np.diff(found.sums)
-        lists = [tuple(zip(rows[a:b].tolist(), counts[a:b].tolist(), strict=True)) for a, b in zip(starts, starts[1:], strict=False)]
+        lists = [tuple(zip(rows[a:b].tolist(), counts[a:b].tolist(), strict=True)) for a, b in itertools.pairwise(starts)]
         assert Counter(lists) == Counter(tuple(sorted(followers.items())) for followers in wanted.values())
 
 

@@ -26,7 +26,7 @@ from charstat.gpu.memory import plan_sort
 from charstat.gpu.runs import run_lengths as run_lengths_of
 from charstat.gpu.sorting import sorted_pieces
 from charstat.ngram.hashing import SEED
-from charstat.tokens.contexts import ALL, HISTORY, MAX_ORDER, TOKEN_BITS, TOKEN_WORDS, Pieces, TokenContext, P, push_tokens, token_identity
+from charstat.tokens.contexts import ALL, HISTORY, MAX_ORDER, TOKEN_BITS, TOKEN_WORDS, P, Pieces, TokenContext, push_tokens, token_identity
 from charstat.tokens.table import TokenTable, lay_out
 
 U1 = np.uint64(1)
@@ -155,9 +155,11 @@ def count_on_device(
             runs = join_runs(parts)
             table = lay_out(xp if plan.whole else np, context, 64 - bits, *runs)
         with phase("fetch"):
-            yield table._replace(**{name: arrays.to_host(getattr(table, name)) for name in ("buckets", "records", "rows", "sums")}) if (
-                plan.whole
-            ) else table
+            yield (
+                table._replace(**{name: arrays.to_host(getattr(table, name)) for name in ("buckets", "records", "rows", "sums")})
+                if (plan.whole)
+                else table
+            )
 
 
 def spell_on_device(arrays: Arrays, tokens: Array, pieces: Pieces) -> Spelling:

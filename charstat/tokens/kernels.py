@@ -384,7 +384,11 @@ def learn(fixed, s, leaf):
     """Learn from the token whose token_probability was just computed: weights, evidence, then the online counts."""
     mixer, columns, rates, cursor = s.mixer, fixed.columns, fixed.rates, s.cursor
     clock = cursor[CLOCK]
-    rate = rates[WARM_RATE] if cursor[WARM] else rates[WEIGHTS_RATE] * (1.0 + rates[BOOST] * rates[BOOST_TOKENS] / (rates[BOOST_TOKENS] + clock))
+    rate = (
+        rates[WARM_RATE]
+        if cursor[WARM]
+        else rates[WEIGHTS_RATE] * (1.0 + rates[BOOST] * rates[BOOST_TOKENS] / (rates[BOOST_TOKENS] + clock))
+    )
     path, bits, path_p, steps, states, w, match_states = s.path, s.bits, s.path_p, s.steps, s.states, s.w, s.match_states
     logits, match_logits, node_p, node_n = mixer.logits, mixer.match, mixer.node_p, mixer.node_n
     evidence_rate, node_most, depth = rates[EVIDENCE_RATE], np.float32(rates[NODE_MOST]), fixed.tree.depth[leaf]

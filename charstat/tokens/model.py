@@ -30,8 +30,18 @@ from charstat.errors import ArgumentError, FormatError, MergeError, ResourceErro
 from charstat.manifest import MAX_PARTS, TOKEN_MODEL, check_data, check_token_manifest
 from charstat.pipeline import Progress
 from charstat.storage import DirectoryColumns, check_sums, open_model
-from charstat.tokens.contexts import DEFAULT_ORDER, MAX_ORDER, MAX_VOCAB, Pieces, TokenContext, check_token_bytes, describe_pieces, no_pieces
-from charstat.tokens.contexts import parse_token_context, token_contexts
+from charstat.tokens.contexts import (
+    DEFAULT_ORDER,
+    MAX_ORDER,
+    MAX_VOCAB,
+    Pieces,
+    TokenContext,
+    check_token_bytes,
+    describe_pieces,
+    no_pieces,
+    parse_token_context,
+    token_contexts,
+)
 from charstat.tokens.counting import count_on_cpu, count_on_device, id_bits
 from charstat.tokens.start import TokenStart, learn_start
 from charstat.tokens.stream import TokenStream, check_ids
@@ -280,7 +290,9 @@ def build_tokens(
     held_out = check_whole(held_out, "held_out", 0)
     if held_out >= ids.size:
         raise ArgumentError(
-            f"cannot hold {held_out:,} tokens out of {ids.size:,}: nothing would be left to count" if ids.size else "there are no ids to count"
+            f"cannot hold {held_out:,} tokens out of {ids.size:,}: nothing would be left to count"
+            if ids.size
+            else "there are no ids to count"
         )
     counted, held = ids[: ids.size - held_out], ids[ids.size - held_out :]
     if counted.size + before.size > MAX_TOKENS:

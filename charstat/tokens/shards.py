@@ -1,6 +1,6 @@
 """Files of token ids: .npy arrays, and the .bin shards of parameter-golf and of modded-nanogpt.
 
-    shard     256 int32 (magic 20240520, version 1, how many tokens, the rest 0), then that many uint16; little-endian
+shard     256 int32 (magic 20240520, version 1, how many tokens, the rest 0), then that many uint16; little-endian
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def read_ids(path: str | os.PathLike) -> np.ndarray:
             if header.size < HEADER or header[0] != MAGIC:
                 raise CorpusError(f"{path} is neither a .npy array nor a shard of tokens: a shard starts with the number {MAGIC}")
             if header[1] != VERSION or header[2] < 0:
-                raise CorpusError(f"{path} is a shard of version {header[1]} with {header[2]} tokens; this charstat reads version {VERSION}")
+                raise CorpusError(
+                    f"{path} is a shard of version {header[1]} with {header[2]} tokens; this charstat reads version {VERSION}"
+                )
             ids = np.fromfile(path, "<u2", int(header[2]), offset=4 * HEADER)
             if ids.size != header[2] or os.path.getsize(path) != 4 * HEADER + 2 * ids.size:
                 raise CorpusError(f"{path} does not have the {header[2]:,} tokens that its header says: it is truncated or foreign")

@@ -33,7 +33,9 @@ class TokenStart(NamedTuple):
         if self.layout != layout.digest() or self.values.size != start_size(TokenLayout(layout.contexts, layout.vocab_size, self.experts)):
             raise FormatError("this warm start was learned with other contexts, or by another version: learn it again on this model")
         if self.experts > layout.experts:
-            raise FormatError(f"this warm start was learned with {self.experts} experts, and the stream has {layout.experts}: pass experts=")
+            raise FormatError(
+                f"this warm start was learned with {self.experts} experts, and the stream has {layout.experts}: pass experts="
+            )
 
 
 def start_size(layout: TokenLayout) -> int:

@@ -141,4 +141,3 @@ def new_token_state(layout: TokenLayout, overlay: Overlay, match: TokenMatch, mi
         match=match,
         mixer=mixer,
     )
-
