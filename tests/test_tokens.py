@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fake_cupy import FakeCupy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_twin import TokenTwin
@@ -13,8 +14,9 @@ from token_twin import TokenTwin
 import charstat.manifest
 from charstat import TokenModel, build_tokens
 from charstat.errors import ArgumentError, ContextError, FormatError, MergeError, StateError
+from charstat.gpu.arrays import CupyArrays, NumpyArrays
 from charstat.tokens.contexts import describe_pieces, parse_token_context, token_contexts
-from charstat.tokens.counting import count_on_cpu, count_on_device, numpy_arrays
+from charstat.tokens.counting import count_on_cpu, count_on_device
 from charstat.tokens.layout import TokenRates
 from charstat.tokens.start import learn_start
 from charstat.tokens.tree import MAX_DEPTH, order_by_bytes, order_by_neighbours, token_tree
@@ -108,13 +110,15 @@ def test_tables_hold_what_a_dictionary_holds(ids):
         assert Counter(lists) == Counter(tuple(sorted(followers.items())) for followers in wanted.values())
 
 
-@given(small_ids, st.integers(0, 30), st.sampled_from([None, 3_000]))
-def test_array_steps_count_the_same(ids, n_history, limit_bytes):
+@given(small_ids, st.integers(0, 30), st.sampled_from(["numpy", "numpy in pieces", "fake"]))
+def test_array_steps_count_the_same(ids, n_history, module):
+    """On NumPy, in several pieces too, and on the strict imitation of CuPy; no device has run this."""
+    arrays = CupyArrays(FakeCupy(), kernels=False) if module == "fake" else NumpyArrays(3_000 if "pieces" in module else None)
     contexts = token_contexts(5, True)
     ids = np.array(ids, np.uint16)
     pieces, tree = describe_pieces(PIECES), token_tree(order_by_bytes(PIECES), np.bincount(ids, minlength=len(PIECES)).astype(np.uint32))
     args = ids, min(n_history, ids.size), contexts, tree.leaf_of, pieces
-    for a, b in zip(count_on_cpu(*args, 2), count_on_device(numpy_arrays(limit_bytes), *args), strict=True):
+    for a, b in zip(count_on_cpu(*args, 2), count_on_device(arrays, *args), strict=True):
         assert a[:4] == b[:4]
         assert all(x.dtype == y.dtype and np.array_equal(x, y) for x, y in zip(a[4:], b[4:], strict=True))
 

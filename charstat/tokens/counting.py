@@ -20,7 +20,7 @@ from numba import njit
 
 from charstat.cpu.backend import join_runs
 from charstat.cpu.sorting import run_lengths, sorted_keys
-from charstat.gpu.arrays import Array, Arrays, NumpyArrays
+from charstat.gpu.arrays import Array, Arrays
 from charstat.gpu.keys import mix64 as mix64_of
 from charstat.gpu.memory import plan_sort
 from charstat.gpu.runs import run_lengths as run_lengths_of
@@ -207,8 +207,3 @@ def _device_keys(
         h = mix64_of(h ^ word)
     h >>= np.uint64(bits)
     out[:] = (h << np.uint64(bits)) | leaves[tokens[lo : lo + n]]
-
-
-def numpy_arrays(limit_bytes: int | None = None) -> Arrays:
-    """The array steps on the host, as the tests run them."""
-    return NumpyArrays(limit_bytes)
