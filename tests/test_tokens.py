@@ -357,6 +357,23 @@ def test_damaged_arrays_are_refused(name, ids, pieces, tmp_path):
     assert refused or name == "counts"
 
 
+def test_manifests_that_lie(model, tmp_path):
+    """Tables in another order, none at all, another vocabulary: refused, whoever sealed them."""
+    good = model.save(tmp_path / "m").manifest
+    tables = good["tables"]
+    for change in (
+        {"tables": dict(reversed(tables.items()))},
+        {"tables": {}},
+        {"tables": {("o9" if name == "o4" else name): table for name, table in tables.items()} | {"t99": tables["o1"]}},
+        {"vocab_size": model.vocab_size - 1},
+        {"start": {"tokens": 5, "layout": "0" * 64}},
+        {"more": 1},
+    ):
+        (tmp_path / "m" / "manifest.json").write_bytes(charstat.manifest.seal(good | change))
+        with pytest.raises(FormatError, match="is damaged"):
+            TokenModel.load(tmp_path / "m")
+
+
 def test_directories_that_are_none(model, tmp_path, train_text):
     with pytest.raises(FormatError, match="no model at"):
         TokenModel.load(tmp_path / "none")

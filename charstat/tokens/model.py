@@ -50,7 +50,7 @@ from charstat.tokens.tree import TokenTree, order_by_bytes, order_by_neighbours,
 from charstat.verify import run_jobs, table_jobs
 
 PLACES = ("bits", "start_bits", "bucket_at", "record_at", "row_at", "sum_at")
-MAX_TOKENS = (1 << 31) - 1  # counts of a context are int32 in the kernels
+MAX_TOKENS = (1 << 31) - (1 << 28)  # counts of a context are int32 in the kernels, a stream's own (128 entries of 2**20) added
 START_MAX = 1e4
 KEPT = ("text", "data", "build", "start")  # of a manifest, when a model is saved
 
@@ -64,9 +64,8 @@ class TokenModel:
         self.contexts: tuple[TokenContext, ...] = tuple(parse_token_context(name) for name in manifest["tables"])
         self.token_bytes = self._token_bytes()
         self.pieces: Pieces = no_pieces(self.vocab_size) if self.token_bytes is None else describe_pieces(self.token_bytes)
-        for c in self.contexts:
-            if c.needs_words and self.token_bytes is None:
-                raise ValueError(f"the context {c.name} needs the bytes of the tokens")
+        if self.contexts != token_contexts(MAX_ORDER, self.token_bytes is not None, [c.name for c in self.contexts]):
+            raise ValueError("the contexts are not in their order")  # the kernels take orders to come first
         id_of, counts = columns["id_of"], columns["counts"]
         if id_of.size != self.vocab_size or counts.size != self.vocab_size or not (np.sort(id_of) == np.arange(self.vocab_size)).all():
             raise ValueError("id_of.npy and counts.npy do not describe the vocabulary")
@@ -173,6 +172,9 @@ class TokenModel:
         """ValueError unless every value is one that the kernels can trust."""
         none = np.zeros(1, np.uint8)
         run_jobs([job for table in self.tables.values() for job in table_jobs(table, table.width, True, none, self.vocab_size)])
+        for table in self.tables.values():
+            if int(table.sums[-1]) > MAX_TOKENS:
+                raise ValueError(f"sums.npy, table {table.context.name}: more tokens than a model can count")
         values = self.columns["start"]
         if values.size and not (np.abs(values) <= START_MAX).all():  # not so for nan either
             raise ValueError("start.npy holds values that no text teaches")

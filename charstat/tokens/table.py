@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from charstat.errors import MergeError
 from charstat.ngram.table import _merge, record_identity
 from charstat.tokens.contexts import TokenContext
 
@@ -80,10 +79,7 @@ def _identities(buckets, records, bits, start_bits, width, out):
 
 
 def merge_token_tables(a: TokenTable, b: TokenTable) -> TokenTable:
-    """The table with the counts of both added. MergeError if they pass 32 bits."""
-    total = int(a.sums[-1]) + int(b.sums[-1])
-    if total >= 1 << 32:
-        raise MergeError(f"the sum would count {total:,} tokens in {a.context.name}: tables have room for {(1 << 32) - 1:,}")
+    """The table with the counts of both added."""
     ia, ib = a.identities(), b.identities()
     n, m = a.n_contexts + b.n_contexts, a.n_rows + b.n_rows
     identities, starts = np.empty(n, np.uint64), np.empty(n + 1, np.uint32)
