@@ -7,7 +7,7 @@ from charstat.mixers.evidence import COUNT_EDGES, COUNT_TYPICAL, RATIO_EDGES, RA
 from charstat.tokens.layout import TokenRates
 
 UNIT, CHAIN_PRIOR, ONLINE_WEIGHT = 4096, 4.0, 4.0
-P_MIN, PRUNE = 1e-5, 1e-6
+P_MIN, PRUNE = 1e-5, 1e-5
 
 
 def logit(p):

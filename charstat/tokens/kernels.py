@@ -50,7 +50,7 @@ from charstat.tokens.state import (
     WARM,
 )
 
-PRUNE = 1e-6  # below this probability of a node, its leaves share by frequency and nothing is looked up or learned
+PRUNE = 1e-5  # below this probability of a node, its leaves share by frequency and nothing is looked up or learned
 NOT_EVALUATED = -1.0
 FEW_ROWS = 24  # that are walked through; ranges of more are searched
 BIAS = np.float32(0.3)
