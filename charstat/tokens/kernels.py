@@ -273,7 +273,7 @@ def begin_discounts(mass, kinds, root, orders, discount, discounts):
 @njit(cache=True, nogil=True, forceinline=True)
 def mix_node(
     v, mass, kinds, i, d, ones, one_kinds, x, w, states, bins, shares, match_states, base, discounts, experts, expected, bucket,
-    weights, logits, match_logits, node_p, lowest, mid_sums, end, discount, columns, chains, ratio_bins, count_states, online_states,
+    weights, logits, match_logits, node_p, lowest, mid_sums, end, discount, columns, chains, ratio_bins, count_states, online_states, sums,
 ):  # fmt: skip
     """P(the right side) at node v, from the masses under it (mass[i]) and under its right side (ones); leaves in row d what `learn` needs."""
     look_up_evidence(mass, i, ones, x, columns.static, states, d, bins, ratio_bins, count_states, online_states, logits)
@@ -296,7 +296,7 @@ def mix_node(
     for e in range(experts.shape[0]):
         zero, one = experts[e, v] - experts[e, lo], experts[e, hi] - experts[e, v]
         x[d, columns.experts + e] = logit(one / (zero + one)) if zero + one > 0.0 else np.float32(0.0)
-    return squash(np.float64(mix(base, weights, v, x, w, d)))
+    return squash(np.float64(mix(base, weights, v, x, w, d, sums)))
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -318,7 +318,7 @@ def token_probability(fixed, s, leaf):
     lowest, mid_sums, end, discount = fixed.tree.lowest, fixed.tree.sums, fixed.tree.end, fixed.rates[DISCOUNT]
     columns, chains = fixed.columns, fixed.chains
     ratio_bins, count_states, online_states = fixed.ratio_bins, fixed.count_states, fixed.online_states
-    expected, bucket = s.cursor[EXPECTED], s.cursor[MATCH_BUCKET]
+    expected, bucket, sums = s.cursor[EXPECTED], s.cursor[MATCH_BUCKET], s.total
     path, bits, path_p = s.path, s.bits, s.path_p
     begin_discounts(mass, kinds, 0, chains.orders_end, discount, discounts)
     reach = 1.0
@@ -334,7 +334,7 @@ def token_probability(fixed, s, leaf):
                 one_kinds[f] = kinds[d + 1, f] if bit else kinds[d, f] - kinds[d + 1, f]
             p = mix_node(
                 v, mass, kinds, d, d, ones, one_kinds, x, w, states, bins, shares, match_states, base, discounts, experts, expected, bucket,
-                weights, logits, match_logits, node_p, lowest, mid_sums, end, discount, columns, chains, ratio_bins, count_states, online_states,
+                weights, logits, match_logits, node_p, lowest, mid_sums, end, discount, columns, chains, ratio_bins, count_states, online_states, sums,
             )  # fmt: skip
             path_p[d] = p
         reach *= p if bit else 1.0 - p
@@ -355,7 +355,7 @@ def token_row(fixed, s, out):
     lowest, mid_sums, end, discount = fixed.tree.lowest, fixed.tree.sums, fixed.tree.end, fixed.rates[DISCOUNT]
     columns, chains = fixed.columns, fixed.chains
     ratio_bins, count_states, online_states = fixed.ratio_bins, fixed.count_states, fixed.online_states
-    expected, bucket = s.cursor[EXPECTED], s.cursor[MATCH_BUCKET]
+    expected, bucket, sums = s.cursor[EXPECTED], s.cursor[MATCH_BUCKET], s.total
     order, child, id_of = tree.order, tree.child, tree.id_of
     begin_discounts(mass, kinds, tree.root, chains.orders_end, discount, discounts)
     reach[tree.root] = 1.0
@@ -371,7 +371,7 @@ def token_row(fixed, s, out):
                 one_kinds[f] = kinds[right, f]
             p = mix_node(
                 v, mass, kinds, v, 0, ones, one_kinds, x, w, states, bins, shares, match_states, base, discounts, experts, expected, bucket,
-                weights, logits, match_logits, node_p, lowest, mid_sums, end, discount, columns, chains, ratio_bins, count_states, online_states,
+                weights, logits, match_logits, node_p, lowest, mid_sums, end, discount, columns, chains, ratio_bins, count_states, online_states, sums,
             )  # fmt: skip
         reach[left] = reach[v] * (1.0 - p)
         reach[right] = reach[v] * p

@@ -29,10 +29,10 @@ from typing import NamedTuple
 import numpy as np
 
 from charstat.mixers.evidence import COUNT_EDGES, RATIO_EDGES
+from charstat.mixers.layout import LANES
 from charstat.tokens.contexts import TokenContext
 from charstat.tokens.match import LENGTH_BUCKETS
 
-LANES = 8  # inputs are padded to a multiple of this
 HIT_LEVELS = 16
 
 

@@ -82,7 +82,7 @@ class TokenState(NamedTuple):
     steps: np.ndarray  # float32 [D]
     selected: np.ndarray  # int64 [selector sets]
     base: np.ndarray  # float32 [K]
-    total: np.ndarray  # float32 [K]
+    total: np.ndarray  # float32 [K]: scratch, when mixing and when learning
     experts: np.ndarray  # float64 [E, V + 1]: cumulative probabilities by leaf
     overlay: Overlay
     match: TokenMatch
