@@ -243,7 +243,7 @@ def check_place(path: str | os.PathLike) -> Path:
 
 def write_directory(path: Path, files: dict[str, bytes], manifest: dict) -> dict:
     """Put a model directory of these files in its place; returns its manifest. ResourceError, FormatError as for DirectoryColumns."""
-    data = seal({"format": FORMAT, "format_version": FORMAT_VERSION, **manifest})
+    data = seal({"format": MODEL.format, "format_version": MODEL.version, **manifest})
     temp, handle = None, None
     try:
         with uninterrupted():
