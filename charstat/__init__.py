@@ -49,8 +49,12 @@ if TYPE_CHECKING:
     from charstat.ngram.contexts import Context, select_contexts
     from charstat.pipeline import Progress
     from charstat.token_bridge import TokenBridge
+    from charstat.tokens.model import TokenModel, build_tokens
+    from charstat.tokens.stream import TokenStream
 
 _HOMES = {
+    "charstat.tokens.model": ("TokenModel", "build_tokens"),
+    "charstat.tokens.stream": ("TokenStream",),
     "charstat.advice": ("Advice",),
     "charstat.alphabet": ("Alphabet",),
     "charstat.auditing.checks": ("audit",),
@@ -99,9 +103,12 @@ __all__ = [
     "ResourceError",
     "StateError",
     "TokenBridge",
+    "TokenModel",
+    "TokenStream",
     "UserError",
     "audit",
     "build_model",
+    "build_tokens",
     "evaluate",
     "open_corpus",
     "select_contexts",

@@ -31,8 +31,20 @@ from charstat.codec.commands import add_commands as add_codec_commands
 from charstat.contest.commands import add_commands as add_contest_commands
 from charstat.errors import CharstatError, CorpusError, GateMissed, ResourceError
 from charstat.explaining.command import explain_command
-from charstat.facts import HUB_NAME, MODELS, check_out, corpus_of, default_out, describe, model_facts, newest_model, text_changed
+from charstat.facts import (
+    HUB_NAME,
+    MODELS,
+    check_out,
+    corpus_of,
+    default_out,
+    describe,
+    is_token_model,
+    model_facts,
+    newest_model,
+    text_changed,
+)
 from charstat.registry import DEFAULT_MODEL, ENTRIES, FORMER_NAMES, check_models, parse_models, use_warm_start
+from charstat.tokens.commands import inspect_tokens, with_tokens
 from charstat.whole_files import check_page
 
 if TYPE_CHECKING:
@@ -189,6 +201,7 @@ def cli(debug: bool) -> None:
 @click.option("--resume", is_flag=True, help="dask: go on from what an earlier build has left in the work directory.")
 @click.option("--report", type=click.Path(dir_okay=False), metavar="FILE", help="dask: write dask's performance report, an HTML page.")
 @_json
+@with_tokens
 def build(
     data: str | None, text_field: str | None, skip_bad_files: bool, order: int, contexts: str | None, models: str, limit: int | None,
     held_out: int, backend: str, threads: int | None, max_bytes: int | None, min_count: int, packed: bool | None, memory: int | None,
@@ -411,6 +424,8 @@ def inspect(path: str | None, contexts: bool, discounts: bool, mixer: bool, clas
             raise click.UsageError("--contexts lists all contexts and needs no model: use it without DIR")
         return show_contexts(as_json)
     path = newest_model() if path is None else path
+    if is_token_model(path) and not discounts + mixer + classes:
+        return inspect_tokens(path, as_json)
     steps = Steps()
     model = _load(path, steps)
     if discounts:

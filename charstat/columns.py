@@ -20,3 +20,15 @@ COLUMNS = {
 TABLE_COLUMNS = ("buckets", "records", "rows", "sums", "first_child", "trie_symbol", "first_id")
 CLASS_COLUMNS = ("class_hashes", "class_labels", "topic_scores")
 PACKED = "packed.bin"  # all of them in one file (packing/form.py), in place of the others
+
+TOKEN_COLUMNS = {  # of a token model: tokens/model.py
+    "buckets": np.uint32,
+    "records": np.uint64,
+    "rows": np.uint16,
+    "sums": np.uint32,
+    "id_of": np.uint16,
+    "counts": np.uint32,
+    "piece_bytes": np.uint8,
+    "piece_ends": np.uint32,
+    "start": np.float32,
+}

@@ -132,6 +132,15 @@ def check_out(out: str | os.PathLike, text: str | None = None) -> Path:
     return Path(os.path.normpath(out))
 
 
+def is_token_model(path: str | os.PathLike) -> bool:
+    """Whether the directory has the manifest of a token model."""
+    from charstat.manifest import TOKEN_FORMAT
+    from charstat.placing import peek
+
+    about = peek(path)
+    return about is not None and about["format"] == TOKEN_FORMAT
+
+
 def newest_model() -> str:
     """The most recently built model in models/."""
     found = [f for f in MODELS.glob("*/manifest.json") if not f.parent.name.startswith(".")]

@@ -16,12 +16,14 @@ import json
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from charstat.errors import FormatError, UserError
 
 FORMAT = "charstat-model"
 FORMAT_VERSION = 3
+TOKEN_FORMAT = "charstat-tokens"
+TOKEN_FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 MAX_BYTES = 48 << 20  # 1.1 million rare characters, all that Unicode has room for, take 32 MB
 MAX_CHARS = (1 << 31) - 1  # characters of a text that is counted at once: counts and row numbers have 32 bits
@@ -31,6 +33,19 @@ MAX_WORDS = 1 << 24  # hashing.WORD_ID_BITS
 MAX_VALUES = 1 << 40  # of a column, all tables together
 MAX_PARTS = 1000  # texts and builds that a merged model lists
 MAX_STRING = 1 << 16
+
+
+class Kind(NamedTuple):
+    """A kind of model directory: its format's name and version, and what messages call it."""
+
+    format: str
+    version: int
+    called: str
+
+
+MODEL = Kind(FORMAT, FORMAT_VERSION, "a charstat model")
+TOKEN_MODEL = Kind(TOKEN_FORMAT, TOKEN_FORMAT_VERSION, "a token model")
+KINDS = {kind.format: kind for kind in (MODEL, TOKEN_MODEL)}
 
 Check = Callable[[Any, str], None]
 """Raises ValueError, naming the field, if the value is none that may stand there."""
@@ -136,6 +151,12 @@ def _context(value: Any, where: str) -> None:
         raise ValueError(f"{where}: {value} is not how that context is written")
 
 
+def _token_context(value: Any, where: str) -> None:
+    from charstat.tokens.contexts import parse_token_context
+
+    parse_token_context(value)
+
+
 def _character(value: Any, where: str) -> None:
     if not isinstance(value, str) or len(value) != 1:
         raise _wrong(where, "one character", value)
@@ -195,11 +216,21 @@ MORE_FIELDS: dict[str, Check] = {
     "text": maybe(TEXT), "data": maybe(_data), "build": maybe(BUILD), "pruned": PRUNED,
 }  # fmt: skip
 ARRAY = record({"dtype": string(most=8), "size": whole(0, MAX_VALUES), "sha256": HEX})
-STORED: dict[str, Check] = {
-    "format": string(FORMAT), "format_version": whole(FORMAT_VERSION, FORMAT_VERSION), "arrays": mapped(string("[a-z_]+", 40), ARRAY, 100), "sha256": HEX,
-    "packed": record({"bytes": whole(0, MAX_VALUES), "sha256": HEX}),
-}  # fmt: skip
-_CHECK = record(FIELDS, MORE_FIELDS | STORED)
+
+
+def _stored(kind: Kind) -> dict[str, Check]:
+    arrays = mapped(string("[a-z_]+", 40), ARRAY, 100)
+    return {"format": string(kind.format), "format_version": whole(kind.version, kind.version), "arrays": arrays, "sha256": HEX}
+
+
+PACKED_FORM = record({"bytes": whole(0, MAX_VALUES), "sha256": HEX})
+_CHECK = record(FIELDS, MORE_FIELDS | _stored(MODEL) | {"packed": PACKED_FORM})
+TOKENS = record({}, {"tokens": whole(0, MAX_CHARS), "sha256": HEX, "history_tokens": whole(0, MAX_CHARS),
+                     "parts": listed(record({}, {"tokens": whole(0, MAX_CHARS), "sha256": HEX, "history_tokens": whole(0, MAX_CHARS)}))})  # fmt: skip
+_CHECK_TOKENS = record(
+    {"charstat_version": string(most=100), "vocab_size": whole(2, 1 << 16), "tables": mapped(_token_context, TABLE, 100)},
+    {"text": TOKENS, "data": maybe(_data), "build": BUILD, "start": maybe(record({"tokens": whole(1, MAX_CHARS), "layout": HEX}))} | _stored(TOKEN_MODEL),
+)  # fmt: skip
 
 
 def check_manifest(manifest: dict) -> None:
@@ -208,6 +239,11 @@ def check_manifest(manifest: dict) -> None:
     names = [*manifest["alphabet"]["chars"], *manifest["alphabet"]["rare"]]
     if len(set(names)) != len(names):
         raise ValueError("alphabet: a character occurs twice")
+
+
+def check_token_manifest(manifest: dict) -> None:
+    """check_manifest() for a token model's."""
+    _CHECK_TOKENS(manifest, "")
 
 
 def check_data(data: object) -> None:
@@ -253,17 +289,20 @@ def parse(data: bytes) -> Any:
         raise ValueError("it is nested too deep") from None
 
 
-def read(data: bytes, path: object) -> dict:
-    """The manifest in the bytes of a model directory's manifest.json, sealed and of this version. FormatError says what is wrong."""
+def read(data: bytes, path: object, kind: Kind = MODEL) -> dict:
+    """The manifest in the bytes of a model directory's manifest.json, sealed and of this kind and version. FormatError says what is wrong."""
     try:
         manifest = parse(data)
     except ValueError as e:
         raise FormatError(f"{path}/{MANIFEST} cannot be read: {e}") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise FormatError(f"{path} is not a charstat model: its {MANIFEST} has another format")
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != kind.format:
+        other = KINDS.get(found) if isinstance(found, str) else None
+        why = f"it is {other.called}" if other else f"its {MANIFEST} has another format"
+        raise FormatError(f"{path} is not {kind.called}: {why}")
     version = manifest.get("format_version")
-    if type(version) is not int or version != FORMAT_VERSION:
-        raise FormatError(f"{path} has format version {str(version)[:20]}; this charstat reads version {FORMAT_VERSION}: build it again")
+    if type(version) is not int or version != kind.version:
+        raise FormatError(f"{path} has format version {str(version)[:20]}; this charstat reads version {kind.version}: build it again")
     if not is_sealed(data):
         raise FormatError(f"{path}/{MANIFEST} was changed after it was written: its checksum does not match")
     return manifest

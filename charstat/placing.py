@@ -31,7 +31,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from charstat import manifest
-from charstat.columns import COLUMNS, PACKED
+from charstat.columns import COLUMNS, PACKED, TOKEN_COLUMNS
 from charstat.errors import FormatError, ResourceError
 
 NEW, OLD = ".charstat-new", ".charstat-old"
@@ -149,13 +149,13 @@ def own_names(folder: Path) -> set[str]:
 
 
 def peek(folder: str | os.PathLike) -> dict | None:
-    """The manifest of a directory as it stands there, of whatever version; None unless it is a charstat model's."""
+    """The manifest of a directory as it stands there, of whatever kind and version; None unless it is a charstat model's."""
     try:
         data = read_file(os.path.join(folder, manifest.MANIFEST), manifest.MAX_BYTES)
         about = manifest.parse(data)
     except (OSError, ValueError):
         return None
-    return about if isinstance(about, dict) and about.get("format") == manifest.FORMAT else None
+    return about if isinstance(about, dict) and about.get("format") in tuple(manifest.KINDS) else None
 
 
 def read_file(name: str | os.PathLike, most: int, dir_fd: int | None = None) -> bytes:
@@ -206,7 +206,7 @@ def check_target(path: Path, shown: Path | None = None) -> bool:
 
 def remove_model(folder: Path, extra: tuple[str, ...] = ()) -> None:
     """Remove the files that charstat has written there, and the directory if it is empty then. OSError if it is not."""
-    for name in {*(f"{c}.npy" for c in COLUMNS), PACKED, *own_names(folder), *extra}:
+    for name in {*(f"{c}.npy" for c in (*COLUMNS, *TOKEN_COLUMNS)), PACKED, *own_names(folder), *extra}:
         if name != manifest.MANIFEST:
             with suppress(FileNotFoundError):
                 os.unlink(folder / name)

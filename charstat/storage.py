@@ -27,7 +27,7 @@ import numpy as np
 from charstat.arguments import check_path
 from charstat.columns import COLUMNS, PACKED
 from charstat.errors import FormatError, ResourceError
-from charstat.manifest import FORMAT, FORMAT_VERSION, MANIFEST, MAX_BYTES, MAX_VALUES, parse, seal
+from charstat.manifest import MANIFEST, MAX_BYTES, MAX_VALUES, MODEL, Kind, parse, seal
 from charstat.manifest import read as read_sealed
 from charstat.placing import check_target, new_directory, open_file, peek, place, read_file, recover, remove_model, uninterrupted
 
@@ -97,15 +97,18 @@ def _read_only(views: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 class DirectoryColumns:
     """Columns that grow on disk, in a temporary directory beside `path`; commit() puts it in place, discard() removes it.
 
+    kind, columns: of what model; those of a Model by default.
+
     ResourceError if the place cannot be written or the disk is full; FormatError if something is there that charstat did not write. A
     column that is dropped without discard(), by an interrupt between two lines, is removed with it.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, kind: Kind = MODEL, columns: dict[str, type] = COLUMNS):
         self.path = Path(check_path(path, "the place for a model"))
+        self._kind, self._columns = kind, columns
         self._temp, self._handle = None, None
         self._files, self._hashes = {}, {}
-        self._sizes = dict.fromkeys(COLUMNS, 0)
+        self._sizes = dict.fromkeys(columns, 0)
         with uninterrupted():
             try:
                 check_target(self.path)
@@ -115,7 +118,7 @@ class DirectoryColumns:
                 self.discard()
                 raise ResourceError(f"cannot write a model at {self.path}: {e.strerror or e}") from e
             try:
-                for name in COLUMNS:
+                for name in columns:
                     self._files[name] = open(self._temp / f"{name}.npy", "w+b")  # noqa: SIM115 (closed by commit and discard)
                     self._files[name].write(b"\0" * HEADER_BYTES)
                     self._hashes[name] = hashlib.sha256()
@@ -135,7 +138,7 @@ class DirectoryColumns:
     def append(self, column: str, values: np.ndarray) -> int:
         """Add values at the end of a column; returns where they start."""
         at = self._sizes[column]
-        data = np.ascontiguousarray(values, COLUMNS[column]).view(np.uint8).data
+        data = np.ascontiguousarray(values, self._columns[column]).view(np.uint8).data
         try:
             for i in range(0, len(data), WRITE_BYTES):
                 self._hashes[column].update(data[i : i + WRITE_BYTES])
@@ -147,7 +150,7 @@ class DirectoryColumns:
 
     def read(self, column: str, at: int, size: int) -> np.ndarray:
         """What append() put there, read back into memory."""
-        dtype = np.dtype(COLUMNS[column])
+        dtype = np.dtype(self._columns[column])
         try:
             self._files[column].flush()
             return np.fromfile(self._temp / f"{column}.npy", dtype, size, offset=HEADER_BYTES + at * dtype.itemsize)
@@ -159,7 +162,7 @@ class DirectoryColumns:
         try:
             for f in self._files.values():
                 f.flush()
-            return {name: _map(self._files[name].fileno(), np.dtype(dtype), self._sizes[name]) for name, dtype in COLUMNS.items()}
+            return {name: _map(self._files[name].fileno(), np.dtype(dtype), self._sizes[name]) for name, dtype in self._columns.items()}
         except OSError as e:
             raise self._failed(e) from e
 
@@ -167,7 +170,7 @@ class DirectoryColumns:
         """Finish the arrays, write the manifest, and move the directory into place; returns what was written, whoever replaces it next."""
         arrays = {}
         try:
-            for name, dtype in COLUMNS.items():
+            for name, dtype in self._columns.items():
                 f = self._files[name]
                 f.seek(0)
                 f.write(npy_header(np.dtype(dtype), self._sizes[name]))
@@ -175,7 +178,7 @@ class DirectoryColumns:
             columns = self.view()
             for f in self._files.values():
                 f.close()
-            data = seal({"format": FORMAT, "format_version": FORMAT_VERSION, **manifest, "arrays": arrays})
+            data = seal({"format": self._kind.format, "format_version": self._kind.version, **manifest, "arrays": arrays})
             (self._temp / MANIFEST).write_bytes(data)
             os.chmod(self._temp, 0o755)
             with uninterrupted():
@@ -240,7 +243,7 @@ def check_place(path: str | os.PathLike) -> Path:
 
 def write_directory(path: Path, files: dict[str, bytes], manifest: dict) -> dict:
     """Put a model directory of these files in its place; returns its manifest. ResourceError, FormatError as for DirectoryColumns."""
-    data = seal({"format": FORMAT, "format_version": FORMAT_VERSION, **manifest})
+    data = seal({"format": MODEL.format, "format_version": MODEL.version, **manifest})
     temp, handle = None, None
     try:
         with uninterrupted():
@@ -264,7 +267,7 @@ def is_model(path: str | os.PathLike) -> bool:
     return peek(path) is not None
 
 
-def open_model(path: str | os.PathLike) -> tuple[dict, dict[str, np.ndarray]]:
+def open_model(path: str | os.PathLike, kind: Kind = MODEL, expected: dict[str, type] = COLUMNS) -> tuple[dict, dict[str, np.ndarray]]:
     """The manifest and the memory-mapped, read-only columns of a model directory, all of one model, whoever replaces it meanwhile.
 
     Looked at: the manifest's checksum, the kinds, types and sizes of the files. FormatError says what is missing, truncated or foreign.
@@ -279,8 +282,8 @@ def open_model(path: str | os.PathLike) -> tuple[dict, dict[str, np.ndarray]]:
                 raise FormatError(f"{path} cannot be read: {e.strerror}") from e
             raise FormatError(f"no model at {path}: `charstat build --out {path}` makes one") from e
         try:
-            manifest = _read_manifest(folder, path)
-            return manifest, _open_columns(folder, path, manifest)
+            manifest = _read_manifest(folder, path, kind)
+            return manifest, _open_columns(folder, path, manifest, expected)
         except FormatError:
             if _is_at(folder, path):
                 raise
@@ -296,22 +299,22 @@ def _is_at(folder: int, path: Path) -> bool:
         return False
 
 
-def _read_manifest(folder: int, path: Path) -> dict:
+def _read_manifest(folder: int, path: Path, kind: Kind) -> dict:
     try:
         data = read_file(MANIFEST, MAX_BYTES, folder)
     except FileNotFoundError:
         raise FormatError(f"{path} is not a model directory: it has no {MANIFEST}") from None
     except OSError as e:
         raise FormatError(f"{path / MANIFEST} cannot be read: {e.strerror or e}") from e
-    return read_sealed(data, path)
+    return read_sealed(data, path, kind)
 
 
-def _open_columns(folder: int, path: Path, manifest: dict) -> dict[str, np.ndarray]:
+def _open_columns(folder: int, path: Path, manifest: dict, expected: dict[str, type]) -> dict[str, np.ndarray]:
     columns = {}
     entries = manifest.get("arrays")
-    if "packed" in manifest:
+    if "packed" in manifest and expected is COLUMNS:
         return _open_packed(folder, path, manifest)
-    for name, dtype in COLUMNS.items():
+    for name, dtype in expected.items():
         file, dtype = path / f"{name}.npy", np.dtype(dtype)
         entry = entries.get(name) if isinstance(entries, dict) else None
         size = entry.get("size") if isinstance(entry, dict) else None
@@ -358,8 +361,8 @@ def _open_packed(folder: int, path: Path, manifest: dict) -> dict[str, np.ndarra
 def check_sums(path: str | os.PathLike, manifest: dict, columns: dict[str, np.ndarray]) -> None:
     """FormatError unless the columns have the checksums that the manifest says."""
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        sums = list(pool.map(lambda name: array_sha256(columns[name]), COLUMNS))
-    for name, found in zip(COLUMNS, sums, strict=True):
+        sums = list(pool.map(lambda name: array_sha256(columns[name]), columns))
+    for name, found in zip(columns, sums, strict=True):
         if found != manifest["arrays"][name].get("sha256"):
             file = PACKED if "packed" in manifest else f"{name}.npy"
             raise FormatError(f"{Path(path) / file} was changed after it was written: its checksum does not match")
@@ -369,8 +372,7 @@ def disk_bytes(manifest: dict) -> int:
     """Bytes of the files of a model directory."""
     if "packed" in manifest:
         return len(seal(manifest)) + manifest["packed"]["bytes"]
-    arrays = manifest["arrays"]
-    return len(seal(manifest)) + sum(HEADER_BYTES + arrays[name]["size"] * np.dtype(dtype).itemsize for name, dtype in COLUMNS.items())
+    return len(seal(manifest)) + sum(HEADER_BYTES + a["size"] * np.dtype(a["dtype"]).itemsize for a in manifest["arrays"].values())
 
 
 def _entry(dtype: np.dtype, size: int, digest: str) -> dict:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
@@ -28,6 +29,9 @@ from charstat.ngram.hashing import WORDS
 from charstat.ngram.table import CountTable, identity_bits
 from charstat.ngram.words import PACK, PACKS, Vocabulary
 from charstat.tree import ESCAPE, SYMBOLS
+
+if TYPE_CHECKING:
+    from charstat.tokens.table import TokenTable
 
 SPAN_BUCKETS = 1 << 18  # some million contexts
 SPAN_VALUES = 1 << 22
@@ -159,14 +163,14 @@ def used_symbols(n: int) -> np.ndarray:
     return used
 
 
-def _table_jobs(table: CountTable, used: np.ndarray, words: int) -> Iterator[Callable[[], None]]:
-    name, is_words = table.context.name, table.context.kind == WORDS
+def table_jobs(table: CountTable | TokenTable, width: int, is_words: bool, used: np.ndarray, words: int) -> Iterator[Callable[[], None]]:
+    """What checks a table whose identities have `width` bits. is_words: its rows are whole ids below `words`, its counts in sums."""
+    name = table.context.name
 
     def span(first: int, last: int) -> None:
         what, at = _check_span(
-            first, last, table.bits, table.start_bits, identity_bits(table.context), table.buckets, table.records, table.rows,
-            used, words, is_words,
-        )  # fmt: skip
+            first, last, table.bits, table.start_bits, width, table.buckets, table.records, table.rows, used, words, is_words
+        )
         if what != OK:
             column, why = WHAT[what]
             raise ValueError(f"{column}.npy, table {name}, context {at:,}: {why}")
@@ -183,6 +187,10 @@ def _table_jobs(table: CountTable, used: np.ndarray, words: int) -> Iterator[Cal
             raise ValueError(f"sums.npy, table {name}: sums that do not start at 0, or that no text has")
         for first in range(0, table.n_rows, SPAN_VALUES):
             yield lambda first=first: rise(first, min(first + SPAN_VALUES, table.n_rows))
+
+
+def _table_jobs(table: CountTable, used: np.ndarray, words: int) -> Iterator[Callable[[], None]]:
+    yield from table_jobs(table, identity_bits(table.context), table.context.kind == WORDS, used, words)
 
 
 def _trie_job(vocabulary: Vocabulary, used: np.ndarray) -> Iterator[Callable[[], None]]:

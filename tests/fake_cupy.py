@@ -370,6 +370,9 @@ class FakeCupy:
     def cumsum(self, a, dtype):
         return a._new(np.cumsum(a._a, dtype=dtype))
 
+    def cumprod(self, a, dtype):
+        return a._new(np.cumprod(a._a, dtype=dtype))
+
     def concatenate(self, arrays):
         assert len({a.dtype for a in arrays}) == 1
         return self._array(np.concatenate([a._a for a in arrays]))

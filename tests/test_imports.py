@@ -62,3 +62,22 @@ for window in range(2):
     found = blocked(code, ROOT / "examples" / "torch_character_net.py", tmp_path / "text.txt")
     assert found.returncode == 0, found.stdout + found.stderr
     assert "stream(experts=1), advice=" in found.stdout
+
+
+def test_the_token_net_runs(english, tmp_path):
+    """The example of token ids, in a small size: tables, hints, tilt and the audit."""
+    for name in ("torch", "tokenizers"):
+        pytest.importorskip(name, reason=f"the extra `examples` is not installed ({name})")
+    (tmp_path / "text.txt").write_text(english, encoding="utf-8")
+    code = """
+import runpy
+main = runpy.run_path(sys.argv[1], run_name="example")["main"]
+size = "--chars 200000 --vocab 400 --held-out 2000 --cpu-seconds 4 --hidden 48 --windows 10000 12000 --window-chars 1000"
+counted, empty, net, linear, tilted, beside_empty, beside = main(["--data", sys.argv[2], *size.split()]).values()
+for window in range(2):
+    assert counted[window] < net[window] and tilted[window] < net[window] and linear[window] < net[window]
+    assert beside_empty[window] < min(empty[window], net[window]) and beside[window] < counted[window] + 0.05
+"""
+    found = blocked(code, ROOT / "examples" / "token_net.py", tmp_path / "text.txt")
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "counted, advice_logp=" in found.stdout and "audit: clean (7 checks" in found.stdout

@@ -274,8 +274,9 @@ class Audit:
         return any(check.id == "causality" and SPREAD in check.suspects for check in self.done)
 
     def denominator(self) -> Check:
-        text = self.subject.text
-        n_bytes = len(text.encode("utf-8", "surrogatepass"))
+        text, n_bytes = self.subject.text, len(self.subject.encoded)
+        if not n_bytes:
+            return self.unseen("denominator", "the model does not know the bytes of its tokens (token_bytes)")
         truth = {"chars": len(text), "bytes": n_bytes}
         if isinstance(self.subject, TokenSubject):
             pieces = b"".join(self.subject.pieces())
@@ -283,7 +284,7 @@ class Audit:
                 return self.caught(
                     "denominator", 1, f"the pieces of the tokens have {len(pieces):,} bytes, the text {n_bytes:,}", [DENOMINATOR]
                 )
-            if pieces != text.encode("utf-8", "surrogatepass"):
+            if pieces != self.subject.encoded:
                 return self.caught("denominator", 1, "the pieces of the tokens spell another text", [DENOMINATOR])
         if not self.subject.is_guess:
             total = float(self.bits.sum())
@@ -334,7 +335,7 @@ class Audit:
 
 def audit(
     source: Any,
-    text: str,
+    text: str | np.ndarray,
     *,
     probes: int = DEFAULT_PROBES,
     positions: int = DEFAULT_POSITIONS,
@@ -344,12 +345,12 @@ def audit(
 ) -> AuditReport:
     """Ask a model whether it charges honestly for a text.
 
-    source: a model, or a callable that makes one; subject.py says what a model must have. text: a few thousand characters; all of it
-    is used, and it is replayed once for each probe. probes: other futures. positions: where everything that could come is charged.
+    source: a model, or a callable that makes one; subject.py says what a model must have. text: a few thousand characters, or as many
+    ids for a model of tokens; all of it is used, and it is replayed once for each probe. probes: other futures. positions: where everything that could come is charged.
     tolerance: of bits and of sums. progress: told (checks done, of how many). UserError for what cannot be audited, or fails when asked.
     """
-    if not isinstance(text, str) or len(text) < 2:
-        raise UserError("an audit needs a text of two characters at least")
+    if not isinstance(text, str | np.ndarray) or len(text) < 2:
+        raise UserError("an audit needs a text of two characters at least, or an array of two token ids")
     if probes < 1 or positions < 1 or not 0.0 <= tolerance < 1.0:
         raise UserError(f"probes and positions must be 1 or more, and tolerance from 0 to 1: {probes}, {positions}, {tolerance:g}")
     subject = subject_of(source, text)
@@ -362,6 +363,6 @@ def audit(
     except WrongCharges as e:
         title = TITLES["denominator"]
         checks = (Check("denominator", title, CAUGHT, 1, f"{e}: each one is to be charged, once", (DENOMINATOR,)),)
-    encoded = text.encode("utf-8", "surrogatepass")
-    tokens = len(subject.units) if isinstance(subject, TokenSubject) else None
-    return AuditReport(subject.name, len(text), len(encoded), tokens, hashlib.sha256(encoded).hexdigest(), bits, seed, checks)
+    encoded, tokens = subject.encoded, len(subject.units) if isinstance(subject, TokenSubject) else None
+    digest = hashlib.sha256(encoded or np.asarray(subject.units, "<u4").tobytes()).hexdigest()
+    return AuditReport(subject.name, len(subject.text), len(encoded), tokens, digest, bits, seed, checks)

@@ -37,7 +37,7 @@ class Check:
 @dataclass(frozen=True)
 class AuditReport:
     """chars, bytes: of the text that was read (tokens: how many, else None). bits: what the model charged for it in one pass;
-    None if that is infinite, or if the model only guesses."""
+    None if that is infinite, or if the model only guesses. text_sha256: of the text's bytes; of the ids as uint32 where these are not known."""
 
     subject: str
     chars: int
@@ -72,6 +72,7 @@ class AuditReport:
         known = self.bits is not None
         return {
             **{k: v for k, v in asdict(self).items() if k != "checks"},
-            "bits_per_char": self.bits / self.chars if known else None, "bits_per_byte": self.bits / self.bytes if known else None,
+            "bits_per_char": self.bits / self.chars if known and self.chars else None,
+            "bits_per_byte": self.bits / self.bytes if known and self.bytes else None,
             "clean": self.clean, "caught": self.caught, "suspects": self.suspects, "checks": [asdict(check) for check in self.checks],
         }  # fmt: skip

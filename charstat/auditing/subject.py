@@ -48,6 +48,7 @@ class Subject:
 
     def __init__(self, source: Any, text: str):
         self.text, self.units, self.model = text, text, None
+        self.encoded: bytes = text.encode("utf-8", "surrogatepass")
         is_factory = inspect.isclass(source) or not (hasattr(source, "reset") or hasattr(source, "nll"))
         if is_factory and not callable(source):
             raise UserError(f"cannot audit {type(source).__name__}: give a model with reset() and score() or predict(), or what makes one")
@@ -135,23 +136,27 @@ class GuessSubject(Subject):
 
 
 class TokenSubject(Subject):
-    """A model of token ids: nll(ids) -> nats."""
+    """A model of token ids: nll(ids) -> nats. ids: those to charge for, where it is not the model that encodes the text."""
 
     unit, complete = "token", True
 
-    def __init__(self, source: Any, text: str):
+    def __init__(self, source: Any, text: str, ids: np.ndarray | None = None):
         super().__init__(source, text)
-        for name in ("vocab_size", "token_bytes", "encode"):
+        for name in ("vocab_size", "token_bytes", *(["encode"] if ids is None else [])):
             if not hasattr(self.model, name):
                 raise UserError(f"{self.name} has nll() but no {name}: a model of tokens needs encode(text), vocab_size and token_bytes")
         self.asks = False
-        self.units = np.asarray(self.guarded(f"{self.name}.encode()", self.model.encode, text))
+        self.units = np.asarray(self.guarded(f"{self.name}.encode()", self.model.encode, text) if ids is None else ids)
+        where = f"{self.name}.encode() must return" if ids is None else "the ids must be"
         if (
             self.units.ndim != 1
             or self.units.dtype.kind not in "iu"
             or not ((self.units >= 0) & (self.units < self.model.vocab_size)).all()
         ):
-            raise UserError(f"{self.name}.encode() must return ids from 0 to {self.model.vocab_size - 1} in one dimension")
+            raise UserError(f"{where} whole numbers from 0 to {self.model.vocab_size - 1} in one dimension")
+        if ids is not None and self.model.token_bytes is not None:
+            self.encoded = b"".join(self.pieces())
+            self.text = self.encoded.decode("utf-8", "replace")
 
     def join(self, *parts: Units) -> Units:
         return np.concatenate(parts).astype(self.units.dtype)
@@ -175,8 +180,12 @@ class WrongCharges(UserError):
     """Charges that are not one number for each unit."""
 
 
-def subject_of(source: Any, text: str) -> Subject:
-    """What can be asked of a model or of what makes one. UserError if it is neither."""
+def subject_of(source: Any, text: str | np.ndarray) -> Subject:
+    """What can be asked of a model or of what makes one. text: a text, or the ids of a model of tokens. UserError if it is neither."""
+    if not isinstance(text, str):
+        if not callable(getattr(Subject(source, "").model, "nll", None)):
+            raise UserError("token ids can be charged for by a model of tokens, with nll(ids): give a text for any other")
+        return TokenSubject(source, "", text)
     plain = Subject(source, text)
     if callable(getattr(plain.model, "nll", None)):
         kind = TokenSubject
