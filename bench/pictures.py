@@ -111,7 +111,7 @@ def sizes(paths: list[Path]) -> str | None:
     places = [p for each in series for p in each.points]
     x = Axis("bytes of the model, logarithmic", min(n for n, _ in places) / 1.3, max(n for n, _ in places) * 1.3, "log",
              form=lambda n: f"{n / 1e9:g} GB" if n >= 1e9 else f"{n / 1e6:g} MB")  # fmt: skip
-    y = Axis("bits per character", min(b for _, b in places) - 0.02, max(b for _, b in places) + 0.02, form="{:.2f}".format)
+    y = Axis("bits per character", min(b for _, b in places) - 0.02, max(b for _, b in places) + 0.02, form="{:.4g}".format)
     return chart("; ".join(about["title"] for about in found), x, y, series, width=WIDTH, height=HEIGHT, standalone=True)
 
 

@@ -3,7 +3,7 @@
 The models are one model cut to several sizes (`charstat prune`), and the whole. Each is scored on every window by its mixture as built: with
 its warm start, if it has one. --json adds a row for each model and window to FILE, which bench/pictures.py draws:
 
-    {"kind": "sizes", "title": ..., "rows": [{"series": the window, "name": form and size, "bytes": of the model directory, "bits_per_char",
+    {"kind": "sizes", "title": ..., "rows": [{"series": window and form, "name": the size, "bytes": of the model directory, "bits_per_char",
      "accuracy", "order", "characters": counted, "window": [first, characters], "form": "mapped" or "packed", "rows"}, ...]}
 
 A row of the same bytes and window is replaced.
@@ -34,7 +34,7 @@ def measure(path: Path, text: str, windows: list[int], chars: int) -> list[dict]
         r = evaluate(stream, text[first : first + chars])
         size, form = disk_bytes(about), "packed" if "packed" in about else "mapped"
         rows.append({
-            "series": f"val from {first:,}, {r.chars:,} characters", "name": f"{form}, {size / 1e6:,.4g} MB",
+            "series": f"val from {first:,}, {form}", "name": f"{size / 1e6:,.4g} MB",
             "bytes": size, "bits_per_char": round(r.bits_per_char, 4), "accuracy": round(r.accuracy, 4), "order": model.order,
             "characters": about["text"]["chars"], "window": [first, r.chars], "form": form,
             "rows": model.n_rows,
