@@ -241,8 +241,9 @@ class _Job:
     def _word_tables(self, contexts: list[Context], tokens: TokenIds, described: Future) -> Iterator[Future]:
         with self.phase("fetch"):
             vocabulary, attributes = described.result()
-        ids = self.arrays.to_host(tokens.ids) if any(c.needs_classes for c in contexts) else np.empty(0, np.uint32)
-        if self.classes is None and ids.size:
+        classed = any(c.needs_classes for c in contexts)
+        ids = self.arrays.to_host(tokens.ids) if classed else np.empty(0, np.uint32)
+        if self.classes is None and classed:
             with self.phase("classes"):
                 self.classes = learn_classes(ids, attributes.hash, attributes.spoken, self.backend.threads)
             yield _done(self.classes)
