@@ -41,6 +41,7 @@ from charstat.facts import (
     is_token_model,
     model_facts,
     newest_model,
+    peak_rss_bytes,
     text_changed,
 )
 from charstat.registry import DEFAULT_MODEL, ENTRIES, FORMER_NAMES, check_models, parse_models, use_warm_start
@@ -284,7 +285,7 @@ def build(
         )  # fmt: skip
     seconds = time.perf_counter() - started
     show_build({**model_facts(model), "seconds": seconds, "prepare_seconds": prepare_s, "read_seconds": read_s,
-                "chars_per_s": model.manifest["text"]["chars"] / seconds, "peak_rss_bytes": _peak_rss_bytes()}, as_json)  # fmt: skip
+                "chars_per_s": model.manifest["text"]["chars"] / seconds, "peak_rss_bytes": peak_rss_bytes()}, as_json)  # fmt: skip
 
 
 @cli.command("eval")
@@ -505,16 +506,6 @@ def _load(path: str, steps: Steps) -> Model:
         from charstat.model import Model
 
         return Model.load(path)
-
-
-def _peak_rss_bytes() -> int | None:
-    """The most memory this process has used so far; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,3 +148,21 @@ def newest_model() -> str:
     if not found:
         raise FormatError(f"there is no model in {MODELS}/: run `charstat build` first, or give the directory of a model")
     return str(max(found, key=lambda f: f.stat().st_mtime).parent)
+
+
+def peak_rss_bytes() -> int | None:
+    """The most memory this process has used so far; None where the system does not say.
+
+    subtle: Linux's getrusage() also counts what a process had before exec, its parent's memory as it forked; VmHWM does not.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return int(re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)[1]) * 1024
+    except (OSError, TypeError):
+        pass
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

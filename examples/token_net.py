@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
 
 import charstat
-from charstat.tokens.start import learn_start
+from charstat.tokens.stream import learn_start
 
 torch.set_num_threads(1)  # the steps are small, and two waste CPU time on waiting
 

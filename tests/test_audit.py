@@ -526,7 +526,7 @@ def cheat():
             ("there is no file 'gone.py'", ["gone.py"]),
             ("importing no_such_module raised ModuleNotFoundError", ["no_such_module:f"]),
             ("leave it out for a submission", ["submission.py", "--predictor", "ppm"]),
-            ("needs two more", ["submission.py:cheat", "--from", "100000"]),
+            ("at least two are needed", ["submission.py:cheat", "--from", "100000"]),
             ("is no charstat model", ["."]),
         ],
     )

@@ -75,7 +75,7 @@ def test_other_ways_to_the_same_model(tmp_path, name):
     half = len(text) // 2
     if half:
         alphabet = Alphabet.from_text(text)
-        options = {"order": 24, "contexts": "wide", "threads": 1, "alphabet": alphabet}
+        options = {"order": 24, "contexts": "wide", "threads": 1, "alphabet": alphabet, "classes": one.classes}
         assert_same_model(one, Model.merge(build_model(text[:half], **options), build_model(text[half:], history=text[:half], **options)))
 
 

@@ -1,6 +1,7 @@
 """What README and docs/ show is run: their Python, README's commands (on a small text, without the network), and its make targets."""
 
 import importlib.util
+import json
 import math
 import re
 import shlex
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow
 import pytest
 from click.testing import CliRunner
 
@@ -31,6 +33,8 @@ def on_a_small_text(line: str) -> list[str]:
     assert name == "charstat"
     if args[0] == "build":
         args += ["--limit", "20000"] + ([] if "--data" in args else ["--data", "sample"])
+    if "--workers" in args:
+        args += ["--workers", "2", "--worker-memory", "1G"]  # the last ones count
     if args[0] == "eval" and "--chars" not in args:
         args += ["--chars", "1000"]
     return args
@@ -40,6 +44,10 @@ def test_the_commands_run(english, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my-text.txt").write_text(english[:40_000], encoding="utf-8")
     (tmp_path / "other.txt").write_text(english[40_000:42_000], encoding="utf-8")
+    corpus = pyarrow.table({"text": [english[:15_000], english[15_000:30_000]]})
+    (tmp_path / "corpus").mkdir()
+    with pyarrow.output_stream(tmp_path / "corpus" / "one.jsonl.zst", compression="zstd") as out:
+        out.write("".join(json.dumps(row) + "\n" for row in corpus.to_pylist()).encode())
     lines = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
     assert {shlex.split(line)[1] for line in lines} == {"build", "eval", "inspect", "prune", "explain", "compress", "decompress"}
     for line in lines:

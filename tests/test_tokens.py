@@ -18,7 +18,7 @@ from charstat.gpu.arrays import CupyArrays, NumpyArrays
 from charstat.tokens.contexts import describe_pieces, parse_token_context, token_contexts
 from charstat.tokens.counting import count_on_cpu, count_on_device
 from charstat.tokens.layout import TokenRates
-from charstat.tokens.start import learn_start
+from charstat.tokens.stream import learn_start
 from charstat.tokens.tree import MAX_DEPTH, order_by_bytes, order_by_neighbours, token_tree
 
 PIECES = [

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import resource
 import signal
 import socket
 import threading
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from charstat.counting import free_memory_bytes
 from charstat.errors import CharstatError, ResourceError, UserError
+from charstat.facts import peak_rss_bytes
 from charstat.shards.files import refused
 
 if TYPE_CHECKING:
@@ -220,8 +220,7 @@ def timed(task: Callable, *args: Any) -> Done:
         error = refused(Path(str(e.filename or args[0])), e)
     except MemoryError:
         error = ResourceError("a worker has too little memory for its task: give the workers more (--worker-memory)")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
-    return Done(result, error, socket.gethostname(), time.perf_counter() - started, peak)
+    return Done(result, error, socket.gethostname(), time.perf_counter() - started, peak_rss_bytes() or 0)
 
 
 class Tasks:

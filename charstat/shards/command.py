@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 
 from charstat import __version__
 from charstat.errors import UserError
-from charstat.facts import describe, model_facts
+from charstat.facts import describe, model_facts, peak_rss_bytes
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -104,11 +103,10 @@ def run_build(
     note_skipped(corpus)
     seconds = time.perf_counter() - started
     built = model.manifest["build"]
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         **model_facts(model), "engine": "dask", "seconds": seconds, "prepare_seconds": prepare_s,
         "read_seconds": work.tasks.seconds.get("scan", work.read_seconds), "chars_per_s": model.manifest["text"]["chars"] / seconds,
-        "peak_rss_bytes": own, "worker_peak_rss_bytes": work.tasks.peak_rss_bytes, "worker_limit_bytes": cluster.limit_bytes,
+        "peak_rss_bytes": peak_rss_bytes(), "worker_peak_rss_bytes": work.tasks.peak_rss_bytes, "worker_limit_bytes": cluster.limit_bytes,
         "notes": built["notes"], "hosts": built["merged"],
     }  # fmt: skip
 

@@ -43,8 +43,8 @@ from charstat.tokens.contexts import (
     token_contexts,
 )
 from charstat.tokens.counting import count_on_cpu, count_on_device, id_bits
-from charstat.tokens.start import TokenStart, learn_start
-from charstat.tokens.stream import TokenStream, check_ids
+from charstat.tokens.start import TokenStart
+from charstat.tokens.stream import TokenStream, check_ids, learn_start
 from charstat.tokens.table import TokenTable, merge_token_tables, table_bits
 from charstat.tokens.tree import TokenTree, order_by_bytes, order_by_neighbours, token_tree
 from charstat.verify import run_jobs, table_jobs

@@ -5,7 +5,7 @@ As mixers/warm_start.py: weights and evidence, good for streams of the same layo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,10 +14,6 @@ from charstat.mixers.evidence import STATES
 from charstat.tokens.layout import TokenLayout
 from charstat.tokens.match import LENGTH_BUCKETS
 from charstat.tokens.state import TokenMixer
-
-if TYPE_CHECKING:
-    from charstat.tokens.model import TokenModel
-    from charstat.tokens.stream import TokenAdvice
 
 
 class TokenStart(NamedTuple):
@@ -55,14 +51,3 @@ def unpack(start: TokenStart, mixer: TokenMixer, layout: TokenLayout) -> None:
     mixer.weights[:, : plain.inputs] = weights.reshape(-1, plain.width)[:, : plain.inputs]
     mixer.logits[...] = logits.reshape(mixer.logits.shape)
     mixer.match[...] = match
-
-
-def learn_start(model: TokenModel, ids: Any, advice_logp: TokenAdvice | None = None, experts: int = 0) -> TokenStart:
-    """Observe ids that were not counted; what the mixer learned from them. With advice, streams of as many experts begin with the weights
-    that these earned."""
-    from charstat.tokens.stream import TokenStream
-
-    stream = TokenStream(model, experts=experts, warm_start=False)
-    stream.reset()
-    tokens = len(stream.score(ids, advice_logp))
-    return TokenStart(pack(stream.state.mixer), stream.layout.digest(), tokens, experts)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import astuple
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,20 +24,34 @@ from charstat.mixers.evidence import count_states, online_states, ratio_bins
 from charstat.mixers.layout import ChainBounds
 from charstat.ngram.overlay import DEFAULT_LIMIT, ensure_room, new_overlay
 from charstat.tokens.advice import TokenAdvice, check_shape, check_sums, probabilities
+from charstat.tokens.contexts import Pieces, TokenContext
 from charstat.tokens.counting import id_bits
 from charstat.tokens.kernels import add_up_advice, run
 from charstat.tokens.layout import TokenLayout, TokenRates
 from charstat.tokens.match import ensure_match_room, new_match
 from charstat.tokens.online import RECENT_DECAY, WORD_DECAY
-from charstat.tokens.start import TokenStart, unpack
+from charstat.tokens.start import TokenStart, pack, unpack
 from charstat.tokens.state import CLOCK, FAMILY_COLUMNS, PREPARED, TREE_READY, WARM, Fixed, TokenState, new_token_mixer, new_token_state
-
-if TYPE_CHECKING:
-    from charstat.tokens.model import TokenModel
+from charstat.tokens.tree import TokenTree
 
 BLOCK = 1024  # tokens between two looks at whether there is room for more
 ADVICE_BYTES = 1 << 24  # of cumulative advice at a time
 MAX_EXPERTS = 100
+
+
+class Counted(Protocol):
+    """What a stream reads of a model.TokenModel, which imports this file."""
+
+    vocab_size: int
+    contexts: tuple[TokenContext, ...]
+    columns: dict[str, np.ndarray]
+    tree: TokenTree
+    pieces: Pieces
+    token_bytes: list[bytes] | None
+    start: TokenStart | None
+
+    @property
+    def places(self) -> dict[TokenContext, tuple[int, ...]]: ...
 
 
 class Hints(NamedTuple):
@@ -75,7 +89,7 @@ class TokenStream:
 
     def __init__(
         self,
-        model: TokenModel,
+        model: Counted,
         rates: TokenRates | None = None,
         overlay_limit: int = DEFAULT_LIMIT,
         experts: int = 0,
@@ -230,3 +244,12 @@ class TokenStream:
         """Bytes held beside the count tables, by now."""
         s = self.state
         return sum(a.nbytes for part in (s, s.overlay, s.match, s.mixer) for a in part if isinstance(a, np.ndarray))
+
+
+def learn_start(model: Counted, ids: Any, advice_logp: TokenAdvice | None = None, experts: int = 0) -> TokenStart:
+    """Observe ids that were not counted; what the mixer learned from them. With advice, streams of as many experts begin with the weights
+    that these earned."""
+    stream = TokenStream(model, experts=experts, warm_start=False)
+    stream.reset()
+    tokens = len(stream.score(ids, advice_logp))
+    return TokenStart(pack(stream.state.mixer), stream.layout.digest(), tokens, experts)
