@@ -190,7 +190,7 @@ def cli(debug: bool) -> None:
     "--out", type=click.Path(), metavar="DIR", help=f"Model directory to write.  [default: {MODELS}/<text>-o<order>..., see above]"
 )
 @click.option("--engine", type=click.Choice(["local", "dask"]), default="local", show_default=True,
-              help="dask: count in shards, on workers of this machine or of a cluster, in memory that does not grow with the text.")  # fmt: skip
+              help="dask: count in shards, on workers of this machine or of a cluster, each within its memory.")  # fmt: skip
 @click.option("--scheduler", metavar="ADDRESS", help="dask: the scheduler of a cluster, such as tcp://host:8786.  [default: this machine]")
 @click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="dask: workers on this machine.  [default: one a core]")
 @click.option("--worker-memory", type=Size(), metavar="SIZE", help="dask: memory of each worker.  [default: 70 % of free memory, shared]")
