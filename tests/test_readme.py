@@ -34,7 +34,7 @@ def on_a_small_text(line: str) -> list[str]:
     if args[0] == "build":
         args += ["--limit", "20000"] + ([] if "--data" in args else ["--data", "sample"])
     if "--workers" in args:
-        args += ["--workers", "2", "--worker-memory", "1G"]  # the last ones count
+        args += ["--workers", "1", "--worker-memory", "1G"]  # the last ones count; tests of shards have two
     if args[0] == "eval" and "--chars" not in args:
         args += ["--chars", "1000"]
     return args
