@@ -204,9 +204,9 @@ def check_target(path: Path, shown: Path | None = None) -> bool:
     return True
 
 
-def remove_model(folder: Path, extra: tuple[str, ...] = ()) -> None:
+def remove_model(folder: Path) -> None:
     """Remove the files that charstat has written there, and the directory if it is empty then. OSError if it is not."""
-    for name in {*(f"{c}.npy" for c in (*COLUMNS, *TOKEN_COLUMNS)), PACKED, *own_names(folder), *extra}:
+    for name in {*(f"{c}.npy" for c in (*COLUMNS, *TOKEN_COLUMNS)), PACKED, *own_names(folder)}:
         if name != manifest.MANIFEST:
             with suppress(FileNotFoundError):
                 os.unlink(folder / name)
