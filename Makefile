@@ -2,7 +2,7 @@
 #
 #   make run             build --order 8 and eval --split val on WikiText-103 from the hub (or the embedded sample, labelled as such)
 #   make run DATA=dir    the same on a directory with wiki.train.raw and wiki.valid.raw, or on a text file
-#   make test            the test suite; ARGS="-k cli" goes to pytest
+#   make test            the test suite, in JOBS=2 processes; ARGS="-k cli" goes to pytest
 #   make test-gpu        the tests that need CuPy and a CUDA device; GPU_EXTRA=gpu13 for CUDA 13
 #   make fuzz            hostile trials (tests/fuzz.py) for MINUTES=30, with counts by kind; ARGS="--kind directories"
 #   make lint            ruff
@@ -12,6 +12,7 @@ PYTHON    ?= python3
 DATA      ?=
 ARGS      ?=
 MINUTES   ?= 30
+JOBS      ?= 2
 GPU_EXTRA ?= gpu
 
 VENV     := .venv
@@ -51,7 +52,7 @@ run: $(VENV)/installed
 	  && echo 'The gate counts for WikiText-103, not for the embedded sample.' || exit $$status; }
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-gpu: $(VENV)/installed-$(GPU_EXTRA)
 	$(BIN)/python -m pytest -m gpu $(ARGS)

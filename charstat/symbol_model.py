@@ -285,7 +285,9 @@ class SymbolModel(CharModel):
 
         What is not listed adds up to `unlisted_mass`: listed + unlisted = 1.
         """
-        p = self.probabilities(self._scratch)
+        self._ready()
+        p = self._scratch
+        self._fill(p)
         listed = dict(zip(self.alphabet.chars, p.tolist(), strict=False))
         escape = float(p[ESCAPE])
         self.unlisted_mass = escape

@@ -209,7 +209,7 @@ class TestEntry:
     @pytest.mark.parametrize("held_out_chars", [0, 6000])
     def test_the_counts_and_the_start_are_those_of_build_model(self, held_out_chars, train_text):
         preset = replace(PRESET, held_out_chars=held_out_chars)
-        ours = entry.count(train_text, preset, CPUBackend(2))
+        ours = entry.count(train_text, preset, CPUBackend(2, overlap=True))
         theirs = build_model(train_text, order=PRESET.order, contexts=PRESET.contexts, held_out_chars=held_out_chars, backend="cpu")
         assert list(ours.manifest["tables"]) == list(theirs.tables) and ours.alphabet == theirs.alphabet
         assert list(ours.columns) == list(theirs.columns)
@@ -217,7 +217,7 @@ class TestEntry:
         assert ours.warm_start_chars == held_out_chars and (ours.warm_start == theirs.warm_start).all()
         if held_out_chars:
             assert ours.stream().warm_start_chars == held_out_chars
-            short = entry.count(train_text[: entry.HELD_OUT_FROM * held_out_chars], preset, CPUBackend(2))
+            short = entry.count(train_text[: entry.HELD_OUT_FROM * held_out_chars], preset, CPUBackend(1))
             assert short.warm_start_chars == 0  # too short to spare any
 
     @pytest.mark.parametrize("contract", ["main", "dev"])

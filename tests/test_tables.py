@@ -63,11 +63,12 @@ texts = st.one_of(
 
 
 def count(
-    text, history="", contexts=CHAR_CONTEXTS, alphabet=ALPHABET, threads=1, budget=None, classes=NO_CLASSES
+    text, history="", contexts=CHAR_CONTEXTS, alphabet=ALPHABET, threads=1, budget=None, classes=NO_CLASSES, overlap=False
 ) -> dict[str, CountTable | Vocabulary]:
     """The backend's tables by name; the vocabulary as "words"."""
     symbols = alphabet.encode(history + text)
-    parts = CPUBackend(threads, budget).count(symbols, len(history), contexts, model_symbol_info(alphabet), oracles.no_phase, classes)
+    backend = CPUBackend(threads, budget, overlap)
+    parts = backend.count(symbols, len(history), contexts, model_symbol_info(alphabet), oracles.no_phase, classes)
     return {"words" if isinstance(p, Vocabulary) else p.context.name: p for p in parts}
 
 
@@ -160,13 +161,19 @@ def test_english(train_text, english):
             assert_char_table(table, text, history, a)
 
 
-@given(text=texts, history=st.text(alphabet="ab ", max_size=12), threads=st.integers(2, 3), budget=st.sampled_from([None, 1, 64, 400]))
+@given(
+    text=texts,
+    history=st.text(alphabet="ab ", max_size=12),
+    threads=st.integers(2, 3),
+    budget=st.sampled_from([None, 1, 64, 400]),
+    overlap=st.booleans(),
+)
 @settings(max_examples=15)
-def test_threads_and_budgets_change_nothing(text, history, threads, budget):
-    """Several threads, and a key buffer of a few keys, so that the text is passed over many times."""
+def test_threads_and_budgets_change_nothing(text, history, threads, budget, overlap):
+    """Several threads, and a key buffer of a few keys, so that the text is passed over many times; words beside characters or after them."""
     contexts = CHAR_CONTEXTS[:12] + CHAR_CONTEXTS[-3:] + WORD_CONTEXTS[:4]
-    one, other = count(text, history, contexts), count(text, history, contexts, threads=threads, budget=budget)
-    assert set(one) == set(other)
+    one, other = count(text, history, contexts), count(text, history, contexts, threads=threads, budget=budget, overlap=overlap)
+    assert list(one) == list(other)
     for name, part in one.items():
         if name == "words":
             assert all(np.array_equal(x, y) for x, y in zip(part, other[name], strict=True))
@@ -272,3 +279,12 @@ def test_identities_at_the_ends_of_their_range():
 def test_tables_of_different_contexts():
     with pytest.raises(MergeError, match="o3 and o4"):
         merge_tables(synthetic("o3", {}), synthetic("o4", {}))
+
+
+def test_an_error_among_the_words_is_raised_beside_the_characters(monkeypatch):
+    def fails(*_):
+        raise ZeroDivisionError("here")
+
+    monkeypatch.setattr("charstat.cpu.backend.tokenize", fails)
+    with pytest.raises(ZeroDivisionError, match="here"):
+        count("some words", contexts=CHAR_CONTEXTS[:3] + WORD_CONTEXTS[:1], threads=2, overlap=True)

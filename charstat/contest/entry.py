@@ -181,7 +181,8 @@ class Entry:
         self.preset = Preset(**settings)
         self.contract = contract_of(base)
         self._class, self._say = model_class(base), say
-        self._engine, why = CPUBackend(_threads()), "asked for"
+        self._cpu = CPUBackend(_threads(), overlap=True)
+        self._engine, why = self._cpu, "asked for"
         if backend != "cpu":
             from charstat.counting import choose_backend
 
@@ -210,7 +211,7 @@ class Entry:
                 self._say(f"{failed}, and {left:.0f} s are too few for the CPU, which may take {self.preset.cpu_s:.0f} s: giving up")
                 raise
             self._say(f"{failed}: going on with the CPU, {left:.0f} s are left")
-            self._engine = CPUBackend(_threads())
+            self._engine = self._cpu
             model, taken = self._count(text, until)
         if self.preset.held_out_chars and not model.warm_start_chars and len(taken) > HELD_OUT_FROM * self.preset.held_out_chars:
             self._say(f"WARNING: after {time.perf_counter() - started:.0f} s no time was left to learn a start: NOT the preset's result")
@@ -242,10 +243,9 @@ class Entry:
                 if not raised_by_device(e) and type(e) not in (ImportError, ModuleNotFoundError, OSError, RuntimeError):
                     raise
                 self._say(f"the GPU failed in the warm-up ({type(e).__name__}: {e}): going on with the CPU")
-                self._engine = CPUBackend(_threads())
-        cpu = self._engine if self._engine.name == "cpu" else CPUBackend(_threads())
+                self._engine = self._cpu
         text = warm_text()
-        model = self._class(count(text, preset, cpu).stream())
+        model = self._class(count(text, preset, self._cpu).stream())
         for _ in range(2):  # the second time from a used state
             model.reset()
             for char in text[-WARM_STEPS:] + "\n":

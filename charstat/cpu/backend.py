@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 from numba import njit
@@ -35,14 +37,23 @@ def _fill_char_keys(symbols, classes, kind, param, reach, lo, hi, out):
     return m
 
 
+OVERLAP_CHARS = 64_000_000  # a longer text spends its time in steps that keep all threads busy
+
+Part = CountTable | Vocabulary | WordClasses
+
+
 class CPUBackend:
-    """Counts with numba kernels on `threads` threads; key buffers stay within budget_bytes, if given."""
+    """Counts with numba kernels on `threads` threads; key buffers stay within budget_bytes, if given.
+
+    overlap: count the characters and the words of short texts at once, on half of the threads each. Phases then hold the work of both.
+    """
 
     name = "cpu"
 
-    def __init__(self, threads: int, budget_bytes: int | None = None):
+    def __init__(self, threads: int, budget_bytes: int | None = None, overlap: bool = False):
         self.threads = threads
         self.budget_bytes = budget_bytes
+        self.overlap = overlap and threads > 1
 
     @property
     def device(self) -> str:
@@ -59,36 +70,62 @@ class CPUBackend:
         info: SymbolInfo,
         phase: Callable,
         classes: WordClasses | None = None,
-    ) -> Iterator[CountTable | Vocabulary | WordClasses]:
+    ) -> Iterator[Part]:
         """Yield the vocabulary (where there are word contexts) and the table of every context, in any order.
 
         symbols: uint8 [n]; the first `n_history` are history, context only. phase(name) is a context manager that measures. classes: of
         words; without them, they are learned from these symbols if a context looks at them, and yielded before that context.
         """
-        exact = [c for c in contexts if c.kind == CHARS and c.param <= EXACT_ORDER]
-        hashed = [c for c in contexts if not c.is_words and c not in exact]
+        chars = [c for c in contexts if not c.is_words]
         words = [c for c in contexts if c.is_words]
+        if not self.overlap or symbols.size > OVERLAP_CHARS:
+            yield from self._count_chars(symbols, n_history, chars, info, phase)
+            yield from self._count_words(symbols, n_history, words, info, phase, classes)
+            return
+        half = CPUBackend(self.threads // 2, self.budget_bytes)
+        rest = CPUBackend(self.threads - half.threads, self.budget_bytes)
+        with ThreadPoolExecutor(1) as pool:
+            aside = pool.submit(lambda: [*half._count_words(symbols, n_history, words, info, nullcontext, classes)])
+            yield from rest._count_chars(symbols, n_history, chars, info, phase)
+            yield from aside.result()
+
+    def _count_chars(
+        self, symbols: np.ndarray, n_history: int, contexts: list[Context], info: SymbolInfo, phase: Callable
+    ) -> Iterator[Part]:
+        exact = [c for c in contexts if c.kind == CHARS and c.param <= EXACT_ORDER]
         if exact:
             with phase("orders"):
                 yield from exact_tables(symbols, n_history, exact, self.threads, self.budget_bytes)
-        for context in hashed:
-            with phase("hashed"):
-                yield self._char_table(symbols, n_history, context, info)
-        if words:
-            with phase("words"):
-                tokens = tokenize(symbols, n_history, info)
-                yield tokens.vocabulary
-            if classes is None and any(c.needs_classes for c in words):
-                from charstat.cpu.classes import learn_classes
+        for context in contexts:
+            if context not in exact:
+                with phase("hashed"):
+                    yield self._char_table(symbols, n_history, context, info)
 
-                with phase("classes"):
-                    hashes, spoken = tokens.attributes[:, HASH].copy(), tokens.attributes[:, LENGTH] > 0
-                    classes = learn_classes(tokens.ids, hashes, spoken, self.threads)
-                    yield classes
-            with phase("words"):
-                features = token_features(tokens, classes or no_classes())
-                for context in words:
-                    yield self._word_table(tokens, features, context)
+    def _count_words(
+        self,
+        symbols: np.ndarray,
+        n_history: int,
+        contexts: list[Context],
+        info: SymbolInfo,
+        phase: Callable,
+        classes: WordClasses | None,
+    ) -> Iterator[Part]:
+        if not contexts:
+            return
+        with phase("words"):
+            tokens = tokenize(symbols, n_history, info)
+            yield tokens.vocabulary
+        if classes is None and any(c.needs_classes for c in contexts):
+            from charstat.cpu.classes import learn_classes
+
+            with phase("classes"):
+                hashes, spoken = tokens.attributes[:, HASH].copy(), tokens.attributes[:, LENGTH] > 0
+                classes = learn_classes(tokens.ids, hashes, spoken, self.threads)
+                yield classes
+        with phase("words"):
+            features = token_features(tokens, classes or no_classes())
+            for context in contexts:
+                yield self._word_table(tokens, features, context)
 
     def weigh(
         self,
