@@ -84,7 +84,11 @@ def evaluate(model: CharModel, stream: Iterable[str], progress: Callable[[int], 
             raise ArgumentError(f"a CharModel has reset(), predict() and observe(); {type(model).__name__} has no {step}()")
     check_call(progress, "progress")
     if not isinstance(stream, str):
-        pieces = list(stream) if isinstance(stream, Iterable) else [stream]
+        try:
+            pieces = iter(stream)
+        except TypeError:  # subtle: an array without dimensions has __iter__, too
+            pieces = iter([stream])
+        pieces = list(pieces)
         for piece in pieces:
             check_text(piece, "the text to evaluate on, or each piece of it,")
         stream = "".join(pieces)

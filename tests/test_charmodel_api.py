@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from charstat.charmodel_api import CURVE_CHARS, CharModel, EvalResult, evaluate
+from charstat.errors import ArgumentError
 
 TEXT = "abracadabra"
 
@@ -108,6 +109,12 @@ def test_guesses_have_no_bits():
 def test_a_stream_of_strings():
     for stream in (TEXT, list(TEXT), iter(["abra", "", "cadabra"])):
         assert evaluate(Recorder(RULES["a string"]), stream).chars == 11
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"abc", [1], np.array("abc"), np.array(["a", "b"])[:, None]])
+def test_no_text(wrong):
+    with pytest.raises(ArgumentError, match="the text to evaluate on"):
+        evaluate(Recorder(RULES["dict"]), wrong)
 
 
 def test_nothing_to_score():
