@@ -27,8 +27,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from articles import choose_articles
+
 from charstat.charmodel_api import evaluate
-from charstat.contest.articles import choose_articles
 from charstat.contest.entry import count
 from charstat.contest.presets import Preset
 from charstat.corpus import open_corpus

@@ -29,7 +29,7 @@ from charstat.columns import COLUMNS, PACKED
 from charstat.errors import FormatError, ResourceError
 from charstat.manifest import MANIFEST, MAX_BYTES, MAX_VALUES, MODEL, Kind, parse, seal
 from charstat.manifest import read as read_sealed
-from charstat.placing import check_target, new_directory, open_file, peek, place, read_file, recover, remove_model, uninterrupted
+from charstat.placing import check_target, new_directory, open_file, place, read_file, recover, remove_model, uninterrupted
 
 HEADER_BYTES = 128  # numpy pads the header of a one-dimensional array to this, with room for any length
 WRITE_BYTES = 1 << 24
@@ -260,11 +260,6 @@ def write_directory(path: Path, files: dict[str, bytes], manifest: dict) -> dict
     finally:
         _remove(os.getpid(), {}, temp, handle)
     return parse(data)
-
-
-def is_model(path: str | os.PathLike) -> bool:
-    """Whether the directory has the manifest of a charstat model."""
-    return peek(path) is not None
 
 
 def open_model(path: str | os.PathLike, kind: Kind = MODEL, expected: dict[str, type] = COLUMNS) -> tuple[dict, dict[str, np.ndarray]]:

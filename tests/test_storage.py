@@ -20,7 +20,7 @@ from charstat.errors import FormatError, ResourceError
 from charstat.manifest import seal
 from charstat.model import Model
 from charstat.ngram.classes import TOPICS, WordClasses
-from charstat.storage import COLUMNS, HEADER_BYTES, DirectoryColumns, MemoryColumns, is_model, npy_header
+from charstat.storage import COLUMNS, HEADER_BYTES, DirectoryColumns, MemoryColumns, npy_header
 
 TEXT = "the cat sat on the mat, and the rat sat on the cat.\n" * 6
 
@@ -73,12 +73,12 @@ def test_no_directory(tmp_path):
 def test_foreign_directories(tmp_path):
     with pytest.raises(FormatError, match=r"has no manifest\.json"):
         Model.load(tmp_path)
-    assert not is_model(tmp_path)
+    assert placing.peek(tmp_path) is None
     for foreign in ('{"format": "other"}', "[]", "7", "null", "{}"):
         (tmp_path / "manifest.json").write_text(foreign)
         with pytest.raises(FormatError, match="not a charstat model"):
             Model.load(tmp_path)
-        assert not is_model(tmp_path)
+        assert placing.peek(tmp_path) is None
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe{}", b'{"format": "charstat-model"'])
@@ -86,7 +86,7 @@ def test_unreadable_manifest(copy, damage):
     (copy / "manifest.json").write_bytes(damage)
     with pytest.raises(FormatError, match=r"manifest\.json cannot be read"):
         Model.load(copy)
-    assert not is_model(copy)
+    assert placing.peek(copy) is None
 
 
 @pytest.mark.parametrize("version", [0, 1, 2, 4, 3.0, "1.0", True, None])
@@ -246,7 +246,7 @@ def test_other_places_are_refused(tmp_path, model):
 def test_an_empty_directory_is_taken(tmp_path):
     (tmp_path / "m").mkdir()
     build_model(TEXT, order=1, threads=1, out=tmp_path / "m")
-    assert is_model(tmp_path / "m") and [p.name for p in tmp_path.iterdir()] == ["m"]
+    assert placing.peek(tmp_path / "m") is not None and [p.name for p in tmp_path.iterdir()] == ["m"]
 
 
 def test_an_earlier_model_is_replaced(copy, tmp_path):

@@ -40,5 +40,5 @@ class Preset:
 
 PRESETS = {
     "gate": Preset("gate", 16_000_000, 16_000_000, "words", 8),
-    "full": Preset("full", 400_000_000, 540_000_000, "plain", 14, held_out_chars=1_000_000, cpu_s=220.0),
+    "full": Preset("full", 400_000_000, 540_000_000, "default", 14, held_out_chars=1_000_000, cpu_s=220.0),
 }
