@@ -63,22 +63,26 @@ codecs.register_error("charstat.same_width", _same_width)
 
 def run(command: Callable[[], object]) -> None:
     """Run a command to its SystemExit, and end the process with its status."""
-    for name in ENDING:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-            signal.signal(number, _stop)
     sys.unraisablehook = _lost
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             wide = (stream.encoding or "").lower().startswith("utf")  # there only lone surrogates, of names, cannot be written
             stream.reconfigure(errors="backslashreplace" if wide else "charstat.same_width")
     try:
+        _catch_signals()
         status = _status_of(command)
         _ignore_signals()
-    except (KeyboardInterrupt, SystemExit):  # a signal between the command's end and here
+    except (KeyboardInterrupt, SystemExit):  # a signal before the command or after it
         _ignore_signals()
         status = INTERRUPTED if _came[-1:] == [signal.SIGINT] else 128 + _came[-1]
     sys.exit(_flushed(status))
+
+
+def _catch_signals() -> None:
+    for name in ENDING:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _stop)
 
 
 def _ignore_signals() -> None:

@@ -1,5 +1,6 @@
 """console.py, kernel_cache.py and the command's small promises: outputs that close or fill up, encodings, signals, places, sizes."""
 
+import ast
 import os
 import shutil
 import signal
@@ -170,3 +171,47 @@ def test_a_package_and_a_home_that_cannot_be_written(tmp_path):
     finally:
         if os.geteuid() == 0:
             subprocess.run(["umount", str(package), str(tmp_path / "home")], check=False)
+
+
+SIGNAL_AT_EVERY_LINE = """
+import os, signal, sys
+from charstat import console
+
+def at_line(n, number):
+    left = n
+    def trace(frame, event, arg):
+        nonlocal left
+        if frame.f_code.co_filename != console.__file__:
+            return None
+        if event == "line":
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), number)
+        return trace
+    sys.settrace(trace)
+    try:
+        console.run(lambda: None)
+    finally:
+        sys.settrace(None)
+        if left > 0:
+            print("done", flush=True)
+            os._exit(99)
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+number, n, ended = getattr(signal, sys.argv[1]), 0, set()
+while 99 not in ended:
+    n += 1
+    child = os.fork()
+    if not child:
+        at_line(n, number)
+    ended.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(n, sorted(ended))
+"""
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("SIGINT", {-2, 0, 99, 130}), ("SIGTERM", {-15, 0, 99, 143})])
+def test_a_signal_at_any_line_around_a_command_is_no_traceback(name, wanted):
+    done = subprocess.run([sys.executable, "-c", SIGNAL_AT_EVERY_LINE, name], capture_output=True, text=True, check=True, timeout=60)
+    lines, ended = done.stdout.splitlines()[-1].split(" ", 1)
+    assert int(lines) > 20 and set(ast.literal_eval(ended)) == wanted
+    assert set(done.stderr.splitlines()) <= {"error: interrupted; nothing was changed"}
