@@ -245,12 +245,14 @@ class Reach:
             if not isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.Module)) or ast.get_docstring(node) is None:
                 continue
             first, last = node.body[0].lineno - 1, node.body[0].end_lineno - 1
-            if first == last or lines[first] is None:
+            if lines[first] is None:
                 continue
             said = "\n".join(module.lines[first : last + 1]).rstrip()[:-3]
             end = said.find("\n\n")
             if not isinstance(node, ast.Module):
-                sentence = re.search(r"[.:;](?=\s)", said)
+                sentence = re.search(
+                    r"(?<!\.)\.(?= )" if first == last else r"[.:;](?=\s)", said
+                )  # of a single line, all that a full stop ends
                 stop = sentence.end() if sentence else -1
                 if said.count("(", 0, stop) > said.count(")", 0, stop):  # it ends within parentheses: leave them out
                     stop = said.rfind("(", 0, stop)
