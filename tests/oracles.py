@@ -24,7 +24,7 @@ LONGEST_WORD = 32
 CHARS, CLASSES_OF, SPARSE, WORDS = range(4)
 FIELDS = ("w1", "w2", "w3", "w4", "shapes", "number", "capital", "lower1", "lower2", "suffix", "suffixes")
 FIELDS += ("k1", "k2", "k3", "k4", "K1", "K2", "topic")
-SMALL, LARGE, TOPICS, TOPIC_STEP = 256, 1024, 256, 16
+SMALL, LARGE, TOPICS, TOPIC_STEP, YOUNG = 256, 1024, 256, 8, 64
 
 
 @contextlib.contextmanager
@@ -196,7 +196,7 @@ def last(items: Sequence, n: int) -> object:
 
 
 class ClassesTwin:
-    """Word classes and topics in dictionaries and lists; topic() goes on from the words that it was asked for last."""
+    """Word classes and topics in dictionaries and lists; topic() goes on from the tokens that it was asked for last."""
 
     def __init__(self, classes=None):
         hashes, labels, scores = ([], [], []) if classes is None else (part.tolist() for part in classes)
@@ -205,7 +205,7 @@ class ClassesTwin:
         self._restart()
 
     def _restart(self) -> None:
-        self.words, self.sums, self.added, self.now = [], [0] * TOPICS, 0, None
+        self.tokens, self.sums, self.added, self.now, self.article = [], [0] * TOPICS, 0, None, 0
 
     def label(self, word: str | None, which: int, alphabet: Alphabet) -> tuple | None:
         """("class", its number), or ("shape", the word's shape) for words without a class."""
@@ -214,23 +214,30 @@ class ClassesTwin:
         found = self.labels.get(string_hash(word, alphabet))
         return ("shape", word_shape(word)) if found is None else ("class", found[which])
 
-    def topic(self, words: list[str], alphabet: Alphabet) -> int | None:
-        """The number of the topic after these words."""
-        if words[: len(self.words)] != self.words:
+    def topic(self, tokens: list[str], alphabet: Alphabet) -> int | None:
+        """The number of the topic after these tokens, without their separators."""
+        if tokens[: len(self.tokens)] != self.tokens:
             self._restart()
-        for word in words[len(self.words) :]:
-            scores = self.scores.get(string_hash(word, alphabet))
+        for i in range(len(self.tokens), len(tokens)):
+            token, two_before = tokens[i], ["", "", *tokens][i : i + 2]
+            if token and self._is_sign(two_before[1], alphabet) and two_before[0] == "" and not self._is_sign(token, alphabet):
+                self.sums, self.added, self.article = [0] * TOPICS, 0, self.article + 1  # a title
+            scores = None if self._is_sign(token, alphabet) else self.scores.get(string_hash(token, alphabet))
             if scores is not None:
                 self.sums = [s - s // 128 + 256 * score for s, score in zip(self.sums, scores, strict=True)]
                 self.added += 1
-                if self.added % TOPIC_STEP == 0:
+                if self.added < YOUNG or self.added % TOPIC_STEP == 0:
                     self.now = self.sums.index(max(self.sums))
-        self.words = list(words)
+        self.tokens = list(tokens)
         return self.now
 
+    def _is_sign(self, token: str, alphabet: Alphabet) -> bool:
+        return token == "=" and string_hash("=", alphabet) in self.labels
 
-def word_features(words: list[str], alphabet: Alphabet, classes: ClassesTwin) -> dict[str, object]:
-    """The word features after these (simplified, known, not empty) words."""
+
+def word_features(tokens: list[str], alphabet: Alphabet, classes: ClassesTwin) -> dict[str, object]:
+    """The word features after these (simplified, known) tokens without their separators: words, and empty strings where there is no word."""
+    words = [token for token in tokens if token]
     digits = [w for w in words if char_class(w[0]) == "digit"]
     capitals = [w for w in words if char_class(w[0]) == "upper"]
     lowered = [lower_word(w, alphabet) for w in words[-2:]]
@@ -247,7 +254,7 @@ def word_features(words: list[str], alphabet: Alphabet, classes: ClassesTwin) ->
         "suffixes": tuple(e[-2:] for e in endings),
         **{f"k{n}": classes.label(last(words, n), 0, alphabet) for n in (1, 2, 3, 4)},
         **{f"K{n}": classes.label(last(words, n), 1, alphabet) for n in (1, 2)},
-        "topic": classes.topic(words, alphabet),
+        "topic": classes.topic(tokens, alphabet),
     }
 
 
@@ -314,8 +321,7 @@ def word_counts(text: str, history: str, alphabet: Alphabet, context: Context, c
             where = word_context(context, features)
             counts[where][known_word(token)] += 1
             identities[where] = word_context_hash(context.param, features, alphabet) >> 24
-        if len(token) > 1:
-            words.append(known_word(token[:-1]))
+        words.append(known_word(token[:-1]))
     return counts, identities
 
 
@@ -485,6 +491,10 @@ def logit(p: float, smallest: float) -> float:
     return math.log(p / (1.0 - p))
 
 
+TOPIC_BIT = 1 << FIELDS.index("topic")
+NESTED = ("p", "p.w1", "p.w1.w2", "p.w1.w2.w3", "p.w1.w2.w3.w4")
+
+
 class MixtureTwin:
     """A stream on a model, its static counts read through CountTable's public methods, everything else in dictionaries.
 
@@ -541,8 +551,10 @@ class MixtureTwin:
                     if len(self.words[word_id]) > at:
                         s = self.words[word_id][at]
                         self.sources[k][s] = self.sources[k].get(s, 0) + count
-                prefix = known_word(self.current)
-                self.keys[k] = (word_context(context, self.features), prefix if context.param else lower_word(prefix, self.alphabet))
+                prefix, features, fields = known_word(self.current), self.features, context.param
+                if fields & TOPIC_BIT and self.word_classes.article:
+                    features, fields = features | {"topic": ("article", self.word_classes.article)}, fields ^ TOPIC_BIT
+                self.keys[k] = (word_context(context, features), prefix if fields else lower_word(prefix, self.alphabet))
                 hits += bool(self.sources[k])
             elif len(self.symbols) >= context.reach:
                 identity = char_identity(context.kind, context.param, self.symbols[-24:], self.classes)
@@ -567,11 +579,18 @@ class MixtureTwin:
             ("previous", previous),
             ("before", before),
             ("hits", min(hits, self.hit_levels - 1), matched),
+            ("candidates", *self._candidates()),
             ("open", *self._open()),
             ("class_w1", self.features["k1"]),
             ("class_w2", self.features["k2"]),
             ("topic", self.features["topic"]),
         ]
+
+    def _candidates(self) -> list[int]:
+        """Of the three longest nested contexts: how many words can still follow, roughly."""
+        rows = [rows for c, rows in zip(self.contexts, self.word_rows, strict=True) if c.name in NESTED][-3:]
+        numbers = [sum(len(self.words[word_id]) > len(self.current) for word_id in row) for row in rows]
+        return [sum(n >= edge for edge in (1, 2, 4)) for n in numbers]
 
     def _open(self) -> tuple[str, int]:
         """The quotation or parenthesis that opened last, and how long ago, read anew from all of the text."""
@@ -633,7 +652,7 @@ class MixtureTwin:
                 names[k], initial = self._evidence(k, n1, n)
                 x[k] = self.logits.setdefault(names[k], initial)
         orders = [k for k, c in enumerate(self.contexts) if c.kind == CHARS]
-        nested = [k for k, c in enumerate(self.contexts) if c.name in ("p", "p.w1", "p.w1.w2", "p.w1.w2.w3", "p.w1.w2.w3.w4")]
+        nested = [k for k, c in enumerate(self.contexts) if c.name in NESTED]
         others = [k for k, c in enumerate(self.contexts) if c.is_words and k not in nested]
         p = 0.5
         for i, members in enumerate((orders, nested, others)):
@@ -701,6 +720,7 @@ class MixtureTwin:
         """P(symbol of char), then learn from it."""
         seen, clock, rates = symbol(char, self.alphabet), len(self.symbols), self.rates
         rate = rates.weights * (1.0 + rates.boost * rates.boost_chars / (rates.boost_chars + clock))
+        rate /= min(max(clock / rates.settle_chars, 1.0), 2.0)
         self._look_up()
         probability, decided = self._walk(seen)
         total = np.zeros(self.inputs)
@@ -725,8 +745,7 @@ class MixtureTwin:
 
     def _advance_word(self, char: str) -> None:
         if char in " \n":
-            if self.current:
-                self.finished.append(known_word(self.current))
+            self.finished.append(known_word(self.current))
             self.current = ""
             self._enter_word()
             return

@@ -11,9 +11,10 @@ from test_tables import ALPHABET, assert_layout, assert_same, assert_word_table,
 
 from charstat import Alphabet, Model, build_model
 from charstat.cpu.backend import CPUBackend
+from charstat.cpu.words import token_features, tokenize
 from charstat.errors import FormatError, MergeError, UserError
 from charstat.ngram.class_examples import class_rows, class_words
-from charstat.ngram.classes import LARGE, SMALL, TOPIC_STEP, TOPICS, WordClasses, find_word, no_classes
+from charstat.ngram.classes import LARGE, SMALL, TOPIC_STEP, TOPICS, YOUNG, WordClasses, find_word, no_classes
 from charstat.ngram.contexts import parse_context, select_contexts
 from charstat.ngram.words import model_symbol_info
 from charstat.storage import COLUMNS
@@ -76,15 +77,64 @@ def test_find_word(hashes, other):
     assert find_word(values, np.uint64(other)) == (sorted(hashes).index(other) if other in hashes else -1)
 
 
-def test_the_topic_is_looked_for_at_every_16th_word():
+def topics_of(text, classes=None, alphabet=ALPHABET):
+    """The topic before every token of a text, by the kernel that counting runs."""
+    tokens = tokenize(alphabet.encode(text), 0, model_symbol_info(alphabet))
+    return token_features(tokens, classes or CLASSES, model_symbol_info(alphabet).heading).topics.tolist()
+
+
+def test_the_topic_is_looked_for_at_every_word_of_a_young_article_and_at_every_eighth_later():
     classes = made_classes(["ab", "b"])
-    assert (classes.scores[0] == 0).all() and (classes.scores[1] != 0).any()
-    loud = next(w for w in ("ab", "b") if oracles.string_hash(w, ALPHABET) == int(classes.hashes[1]))
-    quiet = "b" if loud == "ab" else "ab"
-    text = f"{loud} {quiet} {quiet} " * (2 * TOPIC_STEP)
-    table = count_with(text, "", classes, contexts=(parse_context("p.topic"),))["p.topic"]
-    sizes = sorted(sum(row.values()) for row in oracles.table_dict(table).values())
-    assert sizes == sorted([3 * TOPIC_STEP - 2, len(text.split()) - (3 * TOPIC_STEP - 2)])
+    classes.scores[:] = 0
+    quiet, loud = ("b", "ab") if oracles.string_hash("ab", ALPHABET) == int(classes.hashes[1]) else ("ab", "b")
+    classes.scores[1, 7] = 1
+    found = topics_of(f"{quiet} {loud} {quiet} " * 3, classes)
+    assert found == [0, 0, 8, 8, 8, 8, 8, 8, 8]
+    classes.scores[0, 3], classes.scores[1, 7] = 1, 127
+    first, second = ("ab ", "b ") if loud == "ab" else ("b ", "ab ")
+    for old in (YOUNG - 1, 2 * YOUNG - 1, 3 * YOUNG):  # words when the scores change; the sum of the old ones fades long after
+        found = topics_of(first * old + second * 2_000, classes)
+        assert found[old - 1] == 8 and found.index(4) > old and found.index(4) % TOPIC_STEP == 0
+
+
+TITLED = Alphabet.from_text("abc =\n.")
+
+
+@pytest.mark.parametrize(
+    ("text", "begins"),
+    [
+        (" = b = \n", True),
+        ("\n = b c = \n", True),
+        (" = = b = = \n", False),  # a section
+        (" a = b ", False),  # in a line
+        (" = \n b ", False),  # nothing after the sign
+        ("  =  b ", False),
+        (" . = b = \n", False),
+    ],
+)
+def test_a_title_begins_an_article_with_sums_of_its_own(text, begins):
+    classes = made_classes(["=", "a", "b"], alphabet=TITLED)
+    a, b = (classes.hashes.tolist().index(oracles.string_hash(w, TITLED)) for w in "ab")
+    classes.scores[:] = 0
+    classes.scores[a, 7], classes.scores[b, 3] = 100, 1
+    found = topics_of("a " * 300 + text + "b c ", classes, TITLED)
+    assert found[299] == 8 and found[-1] == (4 if begins else 8)
+
+
+def test_without_the_sign_among_the_words_nothing_begins():
+    classes = made_classes(["a", "b"], alphabet=TITLED)
+    a, b = (classes.hashes.tolist().index(oracles.string_hash(w, TITLED)) for w in "ab")
+    classes.scores[:] = 0
+    classes.scores[a, 7], classes.scores[b, 3] = 100, 1
+    assert topics_of("a " * 300 + " = b = b ", classes, TITLED)[-1] == 8
+
+
+@given(text=st.text(alphabet="abc =\n", max_size=120), history=st.text(alphabet="ab =\n", max_size=30))
+def test_topics_of_texts_with_titles_are_those_of_the_twin(text, history):
+    classes = made_classes(["=", "a", "b", "ab", "c", "ca"], seed=3, alphabet=TITLED)
+    parts = count_with(text, history, classes, contexts=(parse_context("p.topic"),), alphabet=TITLED)
+    vocabulary = parts.pop("words")
+    assert_word_table(parts["p.topic"], vocabulary, text, history, TITLED, classes)
 
 
 # What is learned.
@@ -153,8 +203,8 @@ def test_the_stream_counts_as_the_tables_do(built, train_text):
     pieces = [text[:1], text[1:4_097], text[4_097:4_100], text[4_100:20_001], text[20_001:]]
     assert np.array_equal(np.concatenate([cut.score(piece) for piece in pieces]), expected)
     for stream in (whole, cut):
-        words = [oracles.known_word(w) for w in oracles.simplify(text[: max(text.rfind(" "), text.rfind("\n"))], built.alphabet).split()]
-        wanted = oracles.word_features(words, built.alphabet, oracles.ClassesTwin(built.classes))
+        tokens = [oracles.known_word(token[:-1]) for token in oracles.tokens(oracles.simplify(text, built.alphabet))]
+        wanted = oracles.word_features(tokens, built.alphabet, oracles.ClassesTwin(built.classes))
         found = dict(zip(oracles.FIELDS, stream.state.features.tolist(), strict=True))
         assert found == {name: oracles.feature_number(name, wanted[name], built.alphabet) for name in oracles.FIELDS}
         assert found["topic"] > 0

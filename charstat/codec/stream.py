@@ -31,7 +31,7 @@ from charstat.mixers.mixture import Mixture
 from charstat.model import Model
 from charstat.symbol_model import one_at_a_time
 
-ENGINE = 2  # raised with every change of the kernels that changes a probability
+ENGINE = 3  # raised with every change of the kernels that changes a probability
 TELL_SYMBOLS = 1 << 14
 Tell = Callable[[float], None]  # is told how much more of the input is done: characters of a text, bytes of what is decoded
 

@@ -123,7 +123,7 @@ class CPUBackend:
                 classes = learn_classes(tokens.ids, hashes, spoken, self.threads)
                 yield classes
         with phase("words"):
-            features = token_features(tokens, classes or no_classes())
+            features = token_features(tokens, classes or no_classes(), info.heading)
             for context in contexts:
                 yield self._word_table(tokens, features, context)
 

@@ -106,11 +106,11 @@ def word_shapes(attributes: np.ndarray) -> np.ndarray:
     return shapes
 
 
-def token_features(tokens: Tokens, classes: WordClasses) -> TokenFeatures:
-    """The features of a text's tokens, with these classes."""
+def token_features(tokens: Tokens, classes: WordClasses, heading: np.uint64) -> TokenFeatures:
+    """The features of a text's tokens, with these classes. heading: of SymbolInfo."""
     attributes = tokens.attributes
     hashes, shapes = attributes[:, HASH].copy(), word_shapes(attributes)
-    features, words = describe_words(hashes, shapes, attributes[:, LENGTH] > 0, classes)
+    features, words = describe_words(hashes, shapes, attributes[:, LENGTH] > 0, heading, classes)
     snapshots = np.zeros((tokens.ids.size // SNAPSHOT_TOKENS + 1, N_FEATURES), np.uint64)
     topics = token_topics(tokens.ids, words, classes)
     at = np.zeros(N_FEATURES, np.uint64)

@@ -248,7 +248,7 @@ class _Job:
                 self.classes = learn_classes(ids, attributes.hash, attributes.spoken, self.backend.threads)
             yield _done(self.classes)
         with self.phase("words"):
-            columns = class_columns(ids, attributes, self.classes or no_classes())
+            columns = class_columns(ids, attributes, self.classes or no_classes(), self.info.heading)
             ready = self._attempt(1, lambda plan: word_tokens(self.arrays, tokens, attributes, columns))
         if ready is None:
             yield from self._on_cpu(contexts)

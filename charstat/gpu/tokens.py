@@ -233,9 +233,12 @@ def _describe(packed, lengths, info, features, kinds):
         kinds[w] = np.int64(word[FIRST_KIND])
 
 
-def class_columns(ids: np.ndarray, attributes: Attributes, classes: WordClasses) -> list[np.ndarray]:
-    """The features k and K of every word, and the feature topic before every token: uint16, made on the host. ids: of the tokens."""
-    features, words = describe_words(attributes.hash, attributes.shape, attributes.spoken, classes)
+def class_columns(ids: np.ndarray, attributes: Attributes, classes: WordClasses, heading: np.uint64) -> list[np.ndarray]:
+    """The features k and K of every word, and the feature topic before every token: uint16, made on the host.
+
+    ids: of the tokens; heading: of SymbolInfo.
+    """
+    features, words = describe_words(attributes.hash, attributes.shape, attributes.spoken, heading, classes)
     return [*features.T.astype(np.uint16), token_topics(ids, words, classes)]
 
 

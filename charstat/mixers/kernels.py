@@ -29,7 +29,7 @@ from charstat.tree import ESCAPE, LEAF, SYMBOLS
 PRUNE = 1e-6  # below this probability of a node, its leaves share evenly and nothing is looked up or learned
 NOT_EVALUATED = -1.0
 BIAS = np.float32(0.3)
-WEIGHTS_RATE, BOOST, BOOST_CHARS, EVIDENCE_RATE = range(4)  # of Fixed.rates
+WEIGHTS_RATE, BOOST, BOOST_CHARS, SETTLE_CHARS, EVIDENCE_RATE = range(5)  # of Fixed.rates
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -196,6 +196,7 @@ def learn(fixed, s, symbol):
     path_bit, rates, clock = tree.path_bit, fixed.rates, s.cursor[CLOCK]
     maps, points, parts, static = mixer.maps, s.points, s.parts, columns.static
     rate = rates[WEIGHTS_RATE] * (1.0 + rates[BOOST] * rates[BOOST_CHARS] / (rates[BOOST_CHARS] + clock))
+    rate /= min(max(clock / rates[SETTLE_CHARS], 1.0), 2.0)
     n = 0
     for d in range(tree.depth[symbol]):
         if path_p[d] == NOT_EVALUATED:

@@ -37,6 +37,7 @@ LANES = 16  # inputs are padded to a multiple of this: whole SIMD registers
 WORD_PLACES = 8  # places in a word: 0, 1, .. 6, 7 and later
 HIT_LEVELS = 16  # word contexts that were hit: 0, 1, .. 14, 15 and more
 MATCH_LEVELS = 6  # no match, and five lengths
+CANDIDATE_ROWS = 64  # four levels, three contexts
 OPEN_ROWS = 21  # nothing open; a quotation or a parenthesis x ten lengths (brackets.py)
 SHAPES = 256  # of words without a class (words.word_shape)
 
@@ -48,6 +49,7 @@ class MixerRates:
     weights: float = 2e-4  # learning rate of the weights in the long run
     boost: float = 4.0  # the first character is learned at 1 + boost times that rate
     boost_chars: float = 2000.0  # after so many characters half of the boost is gone
+    settle_chars: float = 100_000.0  # from here to twice as many the rate falls to half
     evidence: float = 0.3  # learning rate of the evidence's logits
     initial_evidence: float = 0.8  # initial weights of all evidence together, if 60 % of the sources have any
     initial_chain: float = 0.15  # initial weight of each back-off chain
@@ -97,6 +99,7 @@ SELECTOR_SETS = (
     SelectorSet("previous", "the previous character", lambda m: SYMBOLS),
     SelectorSet("before", "the character before the previous one", lambda m: SYMBOLS),
     SelectorSet("word_hits", "word contexts with static counts x length of the match", lambda m: HIT_LEVELS * MATCH_LEVELS),
+    SelectorSet("candidates", "words that can still follow in each of the three longest nested contexts", lambda m: CANDIDATE_ROWS),
     SelectorSet("open", "open quotation or parenthesis x words since it opened", lambda m: OPEN_ROWS),
     SelectorSet("class_w1", "the class k1 of the previous word, or its shape", lambda m: 1 + SMALL + SHAPES),
     SelectorSet("class_w2", "the class k2 of the word before it, or its shape", lambda m: 1 + SMALL + SHAPES),

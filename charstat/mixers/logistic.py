@@ -2,7 +2,7 @@
 
     w_k = sum_j W[selected_j, k]          the rows that the selector sets pick share one logit: one net, no second layer
     after the bit:  e = bit - p;   W[selected_j, k] += rate e x_k;   A_k[state_k] += evidence_rate e w_k
-    rate = weights (1 + boost boost_chars / (boost_chars + t))          after t characters; see layout.MixerRates
+    rate = weights (1 + boost boost_chars / (boost_chars + t)) / (1 ... t / settle_chars ... 2)     after t characters; see layout.MixerRates
 
 All decisions of a character are evaluated before any is learned from, so that they are those of one distribution. The inputs and
 the selector sets are listed in layout.py; learning the inputs' logits as well is in evidence.py.

@@ -17,6 +17,7 @@ from charstat.mixers.last_stage import select_maps
 from charstat.mixers.logistic import sum_rows
 from charstat.mixers.selectors import select_rows
 from charstat.mixers.state import (
+    ARTICLE,
     BITS,
     BUCKET_AT,
     CLOCK,
@@ -44,8 +45,8 @@ from charstat.mixers.state import (
     WIDTH,
     WORD_PLACE,
 )
-from charstat.ngram.classes import class_features, find_word, follow_topic
-from charstat.ngram.hashing import CHARS, char_identity, mix64, push_symbol, word_hash, word_identity
+from charstat.ngram.classes import NOTHING, class_features, find_word, follow_topic, topic_number
+from charstat.ngram.hashing import CHARS, TOPIC, char_identity, mix64, push_symbol, word_hash, word_identity
 from charstat.ngram.match import expected_symbol, length_bucket, match_length
 from charstat.ngram.overlay import find_slot, slot_list
 from charstat.ngram.table import find_context
@@ -66,6 +67,7 @@ from charstat.ngram.words import (
 from charstat.ngram.words import LENGTH as WORD_LENGTH
 
 U0, U1 = np.uint64(0), np.uint64(1)
+TOPIC_BIT = 1 << TOPIC
 
 
 @njit(cache=True, nogil=True)
@@ -144,15 +146,17 @@ def advance(fixed, s, symbol):
     cursor[PREPARED] = cursor[TREE_READY] = 0
     follow_brackets(cursor, fixed.brackets[symbol], info.separator[symbol] and word[WORD_LENGTH] > U0)
     if info.separator[symbol]:
+        classes, number = fixed.classes, NOTHING
         if word[WORD_LENGTH] > U0:
             length = min(word[WORD_LENGTH], np.uint64(MAX_WORD))
             shape = word_shape(length, word[FIRST_KIND], word[LAST_THREE])
-            classes = fixed.classes
             number = find_word(classes.hashes, word[HASH])
             small, large = class_features(classes.labels, number, shape)
             push_word(s.features, word[HASH], word[LOWER_HASH], shape, word[FIRST_KIND], word[LAST_THREE], small, large)
-            follow_topic(s.topic, s.features, number, classes.scores)
+            number = topic_number(number, word[HASH], info.heading)
             word[:] = U0
+        if follow_topic(s.topic, s.features, number, classes.scores):
+            cursor[ARTICLE] = cursor[CLOCK]
         cursor[WORD_PLACE] = 0
         enter_word(fixed, s)
         return
@@ -186,6 +190,7 @@ def find_static(
     """Static rows and overlay key of every context.
 
     The overlay key of p alone ignores case: "The" and "the" share what the stream has seen. With case, the character orders know it already.
+    In an article, the overlay keys of contexts with a topic have the article in its place: what else is said of the topic, the tables know.
     Returns (longest character order with rows, plus 1; word contexts with rows).
     """
     n = families.shape[0]
@@ -195,7 +200,10 @@ def find_static(
         identities[f] = char_identity(families[f, KIND], families[f, PARAM], history)
         keys[f] = mix64(identities[f] + U1) if position >= families[f, REACH] else U0
     for f in range(first_word, n):
-        keys[f] = word_hash(families[f, PARAM], features) ^ (prefix if families[f, PARAM] else lower_prefix)
+        fields, article = families[f, PARAM], U0
+        if cursor[ARTICLE] > 0 and fields & TOPIC_BIT:
+            fields, article = fields ^ TOPIC_BIT, mix64(np.uint64(cursor[ARTICLE]))
+        keys[f] = word_hash(fields, features) ^ article ^ (prefix if fields else lower_prefix)
     for f in range(n):  # so that the overlay's slots are on their way from memory
         touched[f] = np.int64(slots[f, (keys[f] >> np.uint64(20)) & mask, 0])
     find_rows(0, first_word, identities, families, buckets, records, rows, static_rows, touched)
@@ -243,7 +251,10 @@ def prepare(fixed, s):
     online_order = find_online(s.online, s.keys, t.families, slots, s.overlay.pool, s.touched)
     cursor[EXPECTED_SYMBOL] = np.int64(-1) if cursor[MATCH_OFF] else expected_symbol(s.match)
     cursor[MATCH_BUCKET] = length_bucket(match_length(s.match))
-    select_rows(s.selected, fixed.first_rows, cursor, s.history, s.features, fixed.info.kind, static_order, online_order, word_hits)
+    select_rows(
+        s.selected, fixed.first_rows, cursor, s.history, s.features, fixed.info.kind, static_order, online_order, word_hits,
+        s.static_rows, fixed.chains,
+    )  # fmt: skip
     select_maps(s.map_rows, s.history)
     sum_rows(s.mixer.weights, s.selected, s.base)
     cursor[PATH_SYMBOL] = -1

@@ -27,10 +27,10 @@ KIND, PARAM, REACH, WIDTH, BITS, START_BITS, BUCKET_AT, RECORD_AT, ROW_AT, SUM_A
 FAMILY_COLUMNS = 12
 START, END = range(2)  # columns of a range of rows
 SLOT, LIST, LENGTH = range(3)  # columns of Stream.online
-# Stream.cursor. POSITION counts the symbols of the text, CLOCK all symbols that were learned from.
+# Stream.cursor. POSITION counts the symbols of the text, CLOCK all that were learned from; ARTICLE is CLOCK at the last title, or 0.
 POSITION, CLOCK, PREPARED, TREE_READY, TRIE_NODE, FIRST_ID, END_ID, WORD_PLACE, PATH_SYMBOL = range(9)
-EXPECTED_SYMBOL, MATCH_BUCKET, MATCH_OFF, OPEN_KIND, OPEN_WORDS = range(9, 14)
-CURSOR_FIELDS = 14
+EXPECTED_SYMBOL, MATCH_BUCKET, MATCH_OFF, OPEN_KIND, OPEN_WORDS, ARTICLE = range(9, 15)
+CURSOR_FIELDS = 15
 
 
 class Tables(NamedTuple):

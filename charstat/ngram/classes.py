@@ -5,9 +5,13 @@
               0 no word, 1 + class, or 1 + classes + shape
     topic     every word says how well it goes with each topic: a score, about log2 of how much likelier it is there. The scores of a
               text's words are summed up, and the sums fade by 1 / 128 at every word that has scores (the most frequent have none);
-              at every TOPIC_STEP-th of those the topic becomes the one with the largest sum. Field topic: 0 none yet, 1 + topic
+              the topic becomes the one with the largest sum: at each of the first YOUNG such words of an article, later at every
+              TOPIC_STEP-th. A title begins an article, and the sums anew. Field topic: 0 none yet, 1 + topic
 
     sum[t] <- sum[t] - sum[t] / 128 + score[word, t]      int8 scores: a sum with its 8 bits of fraction stays under 2**22
+
+A title is a line like " = Homarus gammarus = ", as WikiText has them: the word "=" after a gap (two separators in a row, or the start of
+the text), and right after it a word other than "=", which would make it the heading of a section.
 
 All of it is whole numbers, and the stream and the counting run the same few lines: they agree at every word, however a text is cut.
 A word is known by its hash (words.HASH), which is made of symbol numbers: classes belong to one alphabet.
@@ -24,10 +28,14 @@ from charstat.ngram.hashing import N_FEATURES, TOPIC
 
 SMALL, LARGE = 256, 1024  # classes
 TOPICS = 256
-TOPIC_STEP = 16  # words with scores between two looks for the best topic
+TOPIC_STEP = 8  # words with scores between two looks for the best topic
+YOUNG = 64  # until an article has so many, there is a look at each; a multiple of TOPIC_STEP
 SCORE_UNIT = 31.0  # a score is so many times the natural logarithm
 FADE_BITS, FRACTION_BITS = 7, 8
-TOPIC_STATE = TOPICS + 1  # the sums, and how many words came since the last look
+AGE, PLACE = TOPICS, TOPICS + 1  # after the sums: the article's words with scores (from YOUNG on modulo YOUNG); where we are
+TOPIC_STATE = TOPICS + 2
+AFTER_GAP, IN_LINE, AFTER_SIGN = range(3)  # PLACE; the sign is "="
+NOTHING, SIGN, UNKNOWN = -3, -2, -1  # in place of a number: no word; "="; a word without classes
 U1 = np.uint64(1)
 
 
@@ -76,6 +84,12 @@ def find_word(hashes, wanted):
 
 
 @njit(cache=True, nogil=True, inline="always")
+def topic_number(number, word_hash, heading):
+    """The number of a word for follow_topic: SIGN for a known "=". heading: the hash of that."""
+    return SIGN if number >= 0 and word_hash == heading else number
+
+
+@njit(cache=True, nogil=True, inline="always")
 def class_features(labels, word, shape):
     """(feature k, feature K) of a word: by its classes, or if it has none (word < 0) by its shape."""
     if word < 0:
@@ -85,47 +99,56 @@ def class_features(labels, word, shape):
 
 @njit(cache=True, nogil=True)
 def follow_topic(state, features, word, scores):
-    """After a word (its number; -1: it has no classes): add its scores to the sums, and look for the topic where it is time to.
+    """After a token: add its word's scores to the sums, and look for the topic where it is time to.
 
-    state: int32 [TOPIC_STATE]; features[TOPIC] is set, to the lower topic of equals.
+    word: its topic_number, or NOTHING. state: int32 [TOPIC_STATE]; features[TOPIC] is set, to the lower topic of equals.
+    Returns whether an article began.
     """
+    place, began = state[PLACE], state[PLACE] == AFTER_SIGN and word >= UNKNOWN
+    state[PLACE] = AFTER_GAP if word == NOTHING else AFTER_SIGN if word == SIGN and place == AFTER_GAP else IN_LINE
+    if began:
+        for t in range(TOPICS + 1):  # the age, too
+            state[t] = 0
     if word < 0:
-        return
+        return began
     says_nothing = True
     for t in range(TOPICS):
         if scores[word, t] != 0:
             says_nothing = False
             break
     if says_nothing:
-        return
+        return began
     for t in range(TOPICS):
         state[t] += (np.int32(scores[word, t]) << np.int32(FRACTION_BITS)) - (state[t] >> np.int32(FADE_BITS))
-    state[TOPICS] += np.int32(1)
-    if state[TOPICS] == TOPIC_STEP:
-        state[TOPICS] = np.int32(0)
+    state[AGE] += 1 if state[AGE] < 2 * YOUNG - 1 else 1 - YOUNG
+    if state[AGE] < YOUNG or state[AGE] % TOPIC_STEP == 0:
         best = 0
         for t in range(1, TOPICS):
             if state[t] > state[best]:
                 best = t
         features[TOPIC] = np.uint64(best) + U1
+    return began
 
 
 @njit(cache=True, nogil=True)
-def _describe(hashes, shapes, spoken, classes, features, words):
+def _describe(hashes, shapes, spoken, heading, classes, features, words):
     for i in range(hashes.shape[0]):
-        words[i] = -1
+        words[i] = NOTHING
         if spoken[i]:
-            words[i] = find_word(classes.hashes, hashes[i])
-            features[i, 0], features[i, 1] = class_features(classes.labels, words[i], shapes[i])
+            number = find_word(classes.hashes, hashes[i])
+            features[i, 0], features[i, 1] = class_features(classes.labels, number, shapes[i])
+            words[i] = topic_number(number, hashes[i], heading)
 
 
-def describe_words(hashes: np.ndarray, shapes: np.ndarray, spoken: np.ndarray, classes: WordClasses) -> tuple[np.ndarray, np.ndarray]:
-    """(features k and K, uint64 [n, 2]; number among the classes' words or -1, int32 [n]) of the n words of a vocabulary.
+def describe_words(
+    hashes: np.ndarray, shapes: np.ndarray, spoken: np.ndarray, heading: np.uint64, classes: WordClasses
+) -> tuple[np.ndarray, np.ndarray]:
+    """(features k and K, uint64 [n, 2]; number for follow_topic, int32 [n]) of the n words of a vocabulary.
 
-    hashes, shapes: uint64 [n]; spoken: bool [n], False for tokens without a word.
+    hashes, shapes: uint64 [n]; spoken: bool [n], False for tokens without a word; heading: the hash of "=".
     """
     features, words = np.zeros((hashes.size, 2), np.uint64), np.empty(hashes.size, np.int32)
-    _describe(hashes, shapes, spoken, classes, features, words)
+    _describe(hashes, shapes, spoken, heading, classes, features, words)
     return features, words
 
 

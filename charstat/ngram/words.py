@@ -41,6 +41,7 @@ class SymbolInfo(NamedTuple):
     lower: np.ndarray  # uint8: the symbol of the lower-cased character
     kind: np.ndarray  # uint8: the character class (tree.CLASSES)
     classes: np.ndarray  # uint8: class symbols (contexts.class_map)
+    heading: np.uint64 = np.uint64(0)  # HASH of "=", which titles begin with, or 0
 
 
 def symbol_info(alphabet: Alphabet, classes: np.ndarray) -> SymbolInfo:
@@ -50,7 +51,8 @@ def symbol_info(alphabet: Alphabet, classes: np.ndarray) -> SymbolInfo:
         separator[symbol] = char in " \n"
         kind[symbol] = character_class(char)
         lower[symbol] = alphabet.symbol_of.get(char.lower(), symbol)
-    return SymbolInfo(separator, lower, kind, classes)
+    heading = hash_step(np.uint64(0), alphabet.symbol_of["="]) if "=" in alphabet.symbol_of else 0
+    return SymbolInfo(separator, lower, kind, classes, np.uint64(heading))
 
 
 def model_symbol_info(alphabet: Alphabet) -> SymbolInfo:

@@ -207,18 +207,20 @@ class ShardedBuild:
         histories = carried([np.frombuffer(one, np.uint8) for one in summaries], info)
         items = [(*item, history.tobytes()) for item, history in zip(items, histories, strict=True)]
         if any(context.needs_classes for context in self.plan.contexts):
-            learned = self._learn_classes(items, writer)
+            learned = self._learn_classes(items, info.heading, writer)
             items = [(*item, one) for item, one in zip(items, learned, strict=True)]
         futures = self.tasks.submit("count", count_shard, items)
         fingerprint = self._fingerprint([span for shard in shards for span in shard])  # while the workers count
         return self._wait("count", "counting shards", futures), fingerprint
 
-    def _learn_classes(self, items: list[tuple], writer: ModelWriter) -> list[tuple[str, list[int], bytes]]:
+    def _learn_classes(self, items: list[tuple], heading: np.uint64, writer: ModelWriter) -> list[tuple[str, list[int], bytes]]:
         """Learn word classes, of all shards, and add them to the writer; what count_shard must know of them, shard by shard."""
         sizes = self._wait("classes", "looking at words", self.tasks.submit("survey", survey_shard, items))
         self._tell("classes", 0.5, "learning word classes")
         started = time.perf_counter()
-        classes, states = learn([(survey_path(self.folder, number), size) for number, size in enumerate(sizes)], os.cpu_count() or 1)
+        classes, states = learn(
+            [(survey_path(self.folder, number), size) for number, size in enumerate(sizes)], heading, os.cpu_count() or 1
+        )
         path = self.folder / "words.classes"
         store_classes(path, self.key, classes)
         writer.add(classes)

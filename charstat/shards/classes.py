@@ -1,6 +1,6 @@
 """Word classes and topics of a text in shards: learned once, from all its words in order, and what each shard must know of the topic.
 
-    survey    a shard's words: which there are, how often each, and all of them in order, 4 bytes each       on the workers
+    survey    a shard's words: which there are, how often each, and all tokens in order, 4 bytes each          on the workers
     learn     the classes, from the places of all words in order, 2 bytes each                               in the building process
     count     the shard's word contexts, with the topic's state at its start                                 on the workers
 
@@ -22,12 +22,14 @@ from charstat.columns import CLASS_COLUMNS, COLUMNS
 from charstat.cpu.backend import CPUBackend
 from charstat.cpu.classes import MIN_COUNT, OTHER, WORDS, classes_of_places
 from charstat.cpu.words import token_features, tokenize, word_shapes
-from charstat.ngram.classes import TOPIC_STATE, WordClasses, describe_words, follow_topic
+from charstat.ngram.classes import NOTHING, SIGN, TOPIC_STATE, UNKNOWN, WordClasses, describe_words, follow_topic
 from charstat.ngram.contexts import Context
 from charstat.ngram.hashing import N_FEATURES, TOPIC
 from charstat.ngram.table import CountTable
 from charstat.ngram.words import HASH, LENGTH, SymbolInfo, Vocabulary
 from charstat.shards.files import finished, read_array, write_file
+
+EMPTY = OTHER - 1  # in a text of places: no word
 
 
 class TopicState(NamedTuple):
@@ -51,10 +53,10 @@ def new_state() -> TopicState:
 
 @njit(cache=True, nogil=True)
 def _follow(places, numbers, scores, sums, features):
-    """Move the state on over words, given by their places among the frequent ones. numbers: of the classes' words, by place."""
+    """Move the state on over tokens, given by their places among the frequent words. numbers: of those, for follow_topic."""
     for t in range(places.shape[0]):
-        if places[t] != OTHER:
-            follow_topic(sums, features, numbers[places[t]], scores)
+        place = places[t]
+        follow_topic(sums, features, NOTHING if place == EMPTY else UNKNOWN if place == OTHER else numbers[place], scores)
 
 
 @njit(cache=True, nogil=True)
@@ -71,18 +73,16 @@ def _topics_from(ids, first, words, scores, sums, features, out):
 def survey_words(path: Path, key: str, symbols: Callable[[], tuple[np.ndarray, int]], info: SymbolInfo) -> list[int]:
     """Write what learning needs of a shard's words; returns [distinct words, words]. symbols: gives (history and text, size of the history).
 
-    The file: hashes uint64, rising; counts int64; the words in order uint32, as places among the hashes.
+    The file: hashes uint64, rising, 0 for tokens without a word; counts int64; the tokens in order uint32, as places among the hashes.
     """
     done = finished(path, key)
     if done is not None:
         return done
     tokens = tokenize(*symbols(), info)
-    spoken = tokens.attributes[:, LENGTH] > 0
-    ids = tokens.ids[tokens.first :]
-    ids = ids[spoken[ids]]
     hashes, place = np.unique(tokens.attributes[:, HASH], return_inverse=True)  # one word may end in either separator
-    words = place.astype(np.uint32)[ids]
+    words = place.astype(np.uint32)[tokens.ids[tokens.first :]]
     counts = np.bincount(words, minlength=hashes.size).astype(np.int64)
+    counts[hashes == 0] = 0
     return write_file(path, [hashes, counts, words], key, lambda: [int(hashes.size), int(words.size)])
 
 
@@ -94,8 +94,11 @@ def read_survey(path: Path, sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarra
 # learn -------------------------------------------------------------------------------------------------------------------
 
 
-def learn(surveys: Sequence[tuple[Path, Sequence[int]]], threads: int) -> tuple[WordClasses, list[TopicState]]:
-    """The classes of all shards' words, as cpu/classes.py learns them from the whole text; the topic's state before every shard."""
+def learn(surveys: Sequence[tuple[Path, Sequence[int]]], heading: np.uint64, threads: int) -> tuple[WordClasses, list[TopicState]]:
+    """The classes of all shards' words, as cpu/classes.py learns them from the whole text; the topic's state before every shard.
+
+    heading: of SymbolInfo.
+    """
     known, counts = np.empty(0, np.uint64), np.empty(0, np.int64)
     for path, sizes in surveys:
         hashes, more, _ = read_survey(path, sizes)
@@ -105,8 +108,11 @@ def learn(surveys: Sequence[tuple[Path, Sequence[int]]], threads: int) -> tuple[
         counts = sums
     order = np.argsort(-counts, kind="stable")[:WORDS]
     words = known[order[counts[order] >= MIN_COUNT]]
-    classes = classes_of_places(words, np.concatenate([*_places(surveys, words)]), threads)
+    text = np.concatenate([places[places != EMPTY] for places in _places(surveys, words)])
+    classes = classes_of_places(words, text, threads)
+    del text
     numbers = np.searchsorted(classes.hashes, words).astype(np.int32)
+    numbers[words == heading] = SIGN
     states = [new_state()]
     for places in _places(surveys[:-1], words):
         state = TopicState(states[-1].sums.copy(), states[-1].features.copy())
@@ -117,7 +123,7 @@ def learn(surveys: Sequence[tuple[Path, Sequence[int]]], threads: int) -> tuple[
 
 
 def _places(surveys: Sequence[tuple[Path, Sequence[int]]], words: np.ndarray) -> Iterator[np.ndarray]:
-    """Every shard's words in order, as places among `words`, OTHER for those that are not there: uint16."""
+    """Every shard's tokens in order, as places among `words`, OTHER for words that are not there, EMPTY for no word: uint16."""
     rank = np.argsort(words)
     ordered = words[rank]
     for path, sizes in surveys:
@@ -128,6 +134,7 @@ def _places(surveys: Sequence[tuple[Path, Sequence[int]]], words: np.ndarray) ->
         if ordered.size:
             found = ordered[at] == hashes
             place[found] = rank[at[found]]
+        place[hashes == 0] = EMPTY
         yield place[text]
 
 
@@ -159,10 +166,10 @@ def count_words(
     """What CPUBackend.count yields for word contexts, with the topic going on from `state` at the text's first own token."""
     tokens = tokenize(symbols, n_history, info)
     yield tokens.vocabulary
-    features = token_features(tokens, classes)
+    features = token_features(tokens, classes, info.heading)
     if classes.scores.size:
         attributes = tokens.attributes
-        _, words = describe_words(attributes[:, HASH].copy(), word_shapes(attributes), attributes[:, LENGTH] > 0, classes)
+        _, words = describe_words(attributes[:, HASH].copy(), word_shapes(attributes), attributes[:, LENGTH] > 0, info.heading, classes)
         topics = np.zeros(tokens.ids.size, np.uint16)
         _topics_from(tokens.ids, tokens.first, words, classes.scores, *state, topics)
         features = features._replace(topics=topics)
