@@ -222,7 +222,8 @@ def assert_same(a: Model, b: Model) -> None:
 def many(tmp_path_factory, english, crowded_text) -> Path:
     folder = tmp_path_factory.mktemp("many")
     for i in range(7):
-        (folder / f"part-{i}.txt").write_text(english[i * 9_000 : (i + 1) * 9_000], encoding="utf-8")
+        titled = "\n".join(f" = Part {i}, {j} = \n\n{english[at : at + 4_500]}" for j, at in enumerate((i * 9_000, i * 9_000 + 4_500)))
+        (folder / f"part-{i}.txt").write_text(titled, encoding="utf-8")
     documents = [crowded_text[:5_000], "lone \ud83d and pair \ud83d\udc1d", "", crowded_text[5_000:9_000]]
     (folder / "records.jsonl").write_text("".join(json.dumps({"text": d}) + "\n" for d in documents))
     return folder

@@ -8,6 +8,7 @@ from pathlib import Path
 from charstat.alphabet import Alphabet
 from charstat.counting import CountingPlan
 from charstat.model import ModelWriter
+from charstat.ngram.words import model_symbol_info
 from charstat.shards.assemble import add_table
 from charstat.shards.classes import learn, store_classes
 from charstat.shards.count import Job, count_shard, summarize, survey_path, survey_shard
@@ -30,7 +31,8 @@ def warm_up_shards() -> None:
         job = Job(digest_of("warm"), alphabet.to_dict(), [c.name for c in plan.contexts], "cpu", 1, 1 << 20).store(folder)
         shards = [[span] for span in scanned.spans()]
         items = [(folder, job, i, shard, summarize(folder, job, i, shard)) for i, shard in enumerate(shards)]
-        classes, states = learn([(survey_path(folder, item[2]), survey_shard(*item)) for item in items], 1)
+        surveys = [(survey_path(folder, item[2]), survey_shard(*item)) for item in items]
+        classes, states = learn(surveys, model_symbol_info(alphabet).heading, 1)
         store_classes(folder / "words.classes", "warm", classes)
         sizes = [part.size for part in classes]
         facts = [count_shard(*item, ("words.classes", sizes, state.stored())) for item, state in zip(items, states, strict=True)]
