@@ -72,6 +72,12 @@ class Failure(click.ClickException):
 class CharstatGroup(click.Group):
     """Turns exceptions into one line and an exit status; with --debug the traceback comes first."""
 
+    def make_context(self, *args, **kwargs) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise Failure("interrupted; nothing was changed", console.INTERRUPTED) from None
+
     def invoke(self, ctx: click.Context) -> object:
         self._places = len(_places())
         try:

@@ -101,6 +101,8 @@ def _status_of(command: Callable[[], object]) -> int:
         status = e.code if isinstance(e.code, int) else 0 if e.code is None else 1
         if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):  # click's word for a closed pipe
             status = CLOSED_PIPE
+        elif status == 1 and _came[-1:] == [signal.SIGINT]:  # click was interrupted between two of our own lines, and said so
+            status = INTERRUPTED
     except KeyboardInterrupt:
         status = _say("interrupted; nothing was changed", INTERRUPTED)
     except BrokenPipeError:

@@ -9,11 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 from test_cli import ROOT, built, command, run, run_json, text_file, workplace  # noqa: F401 (fixtures)
 
 from charstat import kernel_cache
-from charstat.cli import cli  # noqa: F401
+from charstat.cli import cli
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
@@ -171,6 +173,33 @@ def test_a_package_and_a_home_that_cannot_be_written(tmp_path):
     finally:
         if os.geteuid() == 0:
             subprocess.run(["umount", str(package), str(tmp_path / "home")], check=False)
+
+
+@pytest.mark.parametrize("method", ["make_context", "parse_args", "invoke"])
+def test_an_interrupt_inside_of_click_is_one(method, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(click.Group, method, interrupted)
+    result = CliRunner().invoke(cli, ["inspect", "--contexts"])
+    assert (result.exit_code, result.stdout) == (130, "") and result.stderr == "error: interrupted; nothing was changed\n"
+
+
+AFTER_CLICK = """
+import os, signal
+from charstat import cli, console
+
+def interrupted(ctx):
+    os.kill(os.getpid(), signal.SIGINT)
+
+cli.click.Context.close = interrupted
+console.run(lambda: cli.cli(["--version"], prog_name="charstat"))
+"""
+
+
+def test_an_interrupt_that_click_reports_is_one():
+    done = subprocess.run([sys.executable, "-c", AFTER_CLICK], check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130 and "Traceback" not in done.stderr
 
 
 SIGNAL_AT_EVERY_LINE = """
