@@ -22,6 +22,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -40,6 +41,9 @@ from charstat.ngram.table import CountTable
 from charstat.pipeline import Backend, Progress, Watch, count_tables
 from charstat.registry import DEFAULT_MODEL, check_models, needed_contexts, parse_models, wants_tree_weights
 from charstat.storage import DirectoryColumns, MemoryColumns
+
+if TYPE_CHECKING:
+    from charstat.pruning.spans import Scratch
 
 BACKENDS = ("auto", "cpu", "gpu")
 MAX_THREADS = 64  # on machines with fewer cores: to start thousands of them takes longer than counting does
@@ -205,8 +209,11 @@ class CountedText:
     learned: dict = field(default_factory=dict)
     pruned: dict = field(default_factory=dict)
 
-    def cut(self, out: str | os.PathLike | None, watch: Watch | None = None) -> None:
-        """Cut the tables to the plan's size, into new columns for `out`; nothing if everything is kept. UserError if nothing fits."""
+    def cut(self, out: str | os.PathLike | None, watch: Watch | None = None, scratch: Scratch | None = None) -> None:
+        """Cut the tables to the plan's size, into new columns for `out`; nothing if everything is kept. UserError if nothing fits.
+
+        scratch: makes the arrays of the work, in memory by default.
+        """
         size = self.plan.size
         if size is None or not size.cuts:
             return
@@ -217,7 +224,9 @@ class CountedText:
         try:
             with watch.phase("prune"):
                 later = REPORT_BYTES + (start_bytes(whole, size.packed) if self.held_out else 0)
-                cut = Cut(whole, size.max_bytes, size.min_count, size.packed, later, lambda name, share: watch.tell("prune", share))
+                cut = Cut(
+                    whole, size.max_bytes, size.min_count, size.packed, later, lambda name, share: watch.tell("prune", share), scratch
+                )
                 writer = ModelWriter(left)
                 cut.write(writer)
                 self.pruned = cut.about(cut.level)

@@ -20,7 +20,7 @@ from test_cli import run, run_json
 
 from charstat.alphabet import Alphabet
 from charstat.corpus import open_corpus
-from charstat.counting import CountingPlan, build_model
+from charstat.counting import CountingPlan, SizeLimits, build_model
 from charstat.cpu.backend import CPUBackend
 from charstat.errors import CorpusError, ResourceError, UserError
 from charstat.model import Model
@@ -264,6 +264,42 @@ def test_texts_that_are_small_or_strange(cluster, tmp_path, text):
     plan = CountingPlan.of(3, "o0,o1,o3,c2,p,p.w1")
     whole = build_model(open_corpus(tmp_path / "in").text("train"), order=3, contexts=plan.preset, backend="cpu", threads=1)
     assert_same(build(cluster, tmp_path, open_corpus(tmp_path / "in"), plan, 5), whole)
+
+
+@pytest.mark.parametrize(("max_bytes", "min_count", "packed"), [(1_500_000, 1, None), (900_000, 2, False), (None, 3, None)])
+def test_a_model_cut_to_a_size_is_that_of_one_machine(cluster, tmp_path, many, monkeypatch, max_bytes, min_count, packed):
+    size = SizeLimits.of(max_bytes, min_count, packed)
+    plan = replace(CountingPlan.of(10, "default", size=size), held_out_chars=1_000)
+    text = open_corpus(many).text("train")
+    options = {"max_bytes": max_bytes, "min_count": min_count, "packed": packed}
+    whole = build_model(text, order=10, contexts="default", held_out_chars=1_000, backend="cpu", threads=1, **options)
+    monkeypatch.setattr("charstat.pruning.spans.SPAN_ROWS", 3_000)
+    monkeypatch.setattr("charstat.pruning.spans.SMALL_BYTES", 100)
+    model = build(cluster, tmp_path, open_corpus(many), plan)
+    assert_same(model, whole)
+    assert model.manifest["pruned"] == whole.manifest["pruned"] and model.pruned
+    assert max_bytes is None or sum(f.stat().st_size for f in Path(model.path).iterdir()) <= max_bytes
+
+
+def test_a_model_that_is_packed_alone(cluster, tmp_path, many, single):
+    assert_same(build(cluster, tmp_path, open_corpus(many), replace(PLAN, size=SizeLimits.of(None, 1, True))), single)
+    assert sorted(f.name for f in (tmp_path / "model").iterdir()) == ["manifest.json", "packed.bin"]
+
+
+def test_too_small_a_size_and_a_full_disk_for_the_cut(cluster, tmp_path, many, monkeypatch):
+    plan = CountingPlan.of(3, "o0,o3,p,p.w1", size=SizeLimits.of(3_000, 1, None))
+    with pytest.raises(UserError, match=r"no model fits in 3,000 bytes: what cannot be cut takes [\d,]+ "):
+        build(cluster, tmp_path, open_corpus(many), plan)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["work"]
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("charstat.pruning.spans.os.posix_fallocate", full)
+    monkeypatch.setattr("charstat.pruning.spans.SMALL_BYTES", 100)
+    with pytest.raises(ResourceError, match=r"cannot keep [\d,]+ bytes in .*work for cutting the model: No space left"):
+        build(cluster, tmp_path, open_corpus(many), replace(plan, size=SizeLimits.of(300_000, 1, False)), resume=True)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["work"]
 
 
 def kill_a_worker(cluster) -> None:

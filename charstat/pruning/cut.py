@@ -26,6 +26,7 @@ from charstat.model import KEPT, Model, ModelWriter
 from charstat.packing.directory import PackedColumns
 from charstat.packing.form import coarse, coarse_start, compressed, pack
 from charstat.pruning.levels import MAPPED_COSTS, PACKED_COSTS, ModelLevels, weigh
+from charstat.pruning.spans import Scratch
 from charstat.pruning.worth import HIGHEST, MIDDLE, STEPS
 from charstat.storage import HEADER_BYTES, DirectoryColumns, MemoryColumns
 
@@ -41,14 +42,25 @@ class Cut:
     """A model to be cut, and the level to cut it at.
 
     max_bytes: of the whole directory, None for no limit; min_count: contexts with fewer counts go, whatever the size; packed: the form.
-    later_bytes: what will be written beside tables, vocabulary and word classes (a warm start, a build's report).
+    later_bytes: what will be written beside tables, vocabulary and word classes (a warm start, a build's report). scratch, threads: as in
+    levels.weigh.
     """
 
-    def __init__(self, model: Model, max_bytes: int | None, min_count: int, packed: bool, later_bytes: int = 0, tell: Tell | None = None):
+    def __init__(
+        self,
+        model: Model,
+        max_bytes: int | None,
+        min_count: int,
+        packed: bool,
+        later_bytes: int = 0,
+        tell: Tell | None = None,
+        scratch: Scratch | None = None,
+        threads: int | None = None,
+    ):
         self.model, self.max_bytes, self.min_count, self.packed, self.later_bytes = model, max_bytes, min_count, packed, later_bytes
         tell = tell or (lambda name, share: None)
         costs = PACKED_COSTS if packed else MAPPED_COSTS
-        self.levels: ModelLevels = weigh(model, costs, min_count, lambda done, n: tell("weighing", done / n))
+        self.levels: ModelLevels = weigh(model, costs, min_count, lambda done, n: tell("weighing", done / n), scratch, threads)
         self._shape = coarse if packed else None
         tell("cutting", 0.0)
         self.level = self._packed_level() if packed and max_bytes is not None else self._mapped_level()

@@ -3,7 +3,7 @@
     with open_cluster(folder, ...) as cluster:
         model = ShardedBuild(cluster, folder, plan, ...).run(corpus, out)
 
-The model equals that of counting.build_model in every array. What does not combine, and is left out:
+The model equals that of counting.build_model in every array, cut to a size or not. What does not combine, and is left out:
 
     the weights of a context tree    they need the whole text beside its tables; what opens on the model computes those up to order 8
 
@@ -32,6 +32,7 @@ from charstat.ngram.hashing import CHARS
 from charstat.ngram.table import MAX_COUNT
 from charstat.ngram.words import model_symbol_info
 from charstat.pipeline import Progress, Watch
+from charstat.pruning.spans import Scratch
 from charstat.shards.assemble import add_table
 from charstat.shards.classes import learn, store_classes
 from charstat.shards.cluster import Cluster, Tasks
@@ -67,6 +68,7 @@ COSTS = {
     "words": 4,
     "reduce": 24,
     "assemble": 6,
+    "cut": 12,
 }  # shares of the time; only the bar uses them
 Tell = Callable[[str, float], object]
 """Called with what is being done, and the share of the whole build that is done."""
@@ -119,11 +121,16 @@ class ShardedBuild:
         if self.shard_chars is None:
             self.shard_chars = max(PIECE_CHARS, self.cluster.budget_bytes // BYTES_PER_CHAR)
         self.piece_chars = min(PIECE_CHARS, self.shard_chars)
+        self._left_out = set() if self.plan.size and self.plan.size.cuts else {"cut"}
+        if not any(context.needs_classes for context in self.plan.contexts):
+            self._left_out.add("classes")
+        if not any(context.is_words for context in self.plan.contexts):
+            self._left_out.add("words")
 
     def run(self, corpus: Corpus, out: Path, data: Callable[[], dict], progress: Callable[[Progress], None] | None = None) -> Model:
         """The model, written to `out`. data: what its manifest says of the text, asked for when the text was read; progress: of learning."""
         started = time.perf_counter()
-        columns = DirectoryColumns(out)
+        columns = self.plan.columns(out)
         try:
             self._start_meters()
             scans = self._scan(corpus)
@@ -149,24 +156,26 @@ class ShardedBuild:
             facts, fingerprint = self._count(shards, alphabet, writer)
             self._reduce(facts, writer)
             result = CountedText(self.plan, alphabet, writer, end, held_out)
+            self._cut(result, out)
+            columns = result.writer.columns
             if held_out:
                 result.learn_warm_start(Watch(1, None, progress))
-            about = {
-                "order": self.plan.order, "preset": self.plan.preset, "models": list(self.plan.models),
-                "text": {"chars": end, "sha256": fingerprint, "history_chars": 0}, "data": data(), "build": self._about(facts, started),
-            }  # fmt: skip
+            text = {"chars": end, "sha256": fingerprint, "history_chars": 0}
+            about = {"text": text, "data": data(), "build": self._about(facts, started)}
             if result.learned:
                 about["start"] = result.learned | {"text": text_fingerprint(held_out)}
-            model = writer.finish(alphabet, self.plan.contexts, about)
+            model = result.model(**about)
             clear_folder(self.folder)
             return model
         finally:
             self.tasks.cancel()
-            columns.discard()
+            if isinstance(columns, DirectoryColumns):
+                columns.discard()
 
     def _tell(self, stage: str, share: float, label: str) -> None:
         self._done[stage] = max(share, self._done.get(stage, 0.0))
-        self.tell(label, sum(COSTS[name] * done for name, done in self._done.items()) / sum(COSTS.values()))
+        costs = {name: cost for name, cost in COSTS.items() if name not in self._left_out}
+        self.tell(label, sum(cost * self._done.get(name, 0.0) for name, cost in costs.items()) / sum(costs.values()))
 
     def _wait(self, stage: str, label: str, futures: list) -> list:
         n = len(futures)
@@ -275,6 +284,18 @@ class ShardedBuild:
         self._vocabulary = parts[0]
         items = [(self.folder, self._job, name, self._vocabulary) for name in names]
         return self._wait("words", "numbering words", self.tasks.submit("ids", map_words, items, 1))
+
+    # cut -------------------------------------------------------------------------------------------------------------------
+
+    def _cut(self, result: CountedText, out: Path) -> None:
+        """Cut the tables to the plan's size, mapped from disk, with the arrays of the work in files, too."""
+        if self.plan.size is None or not self.plan.size.cuts:
+            return
+        started = time.perf_counter()
+        watch = Watch(1, None, lambda progress: self._tell("cut", progress.share, "cutting to size"))
+        result.cut(out, watch, Scratch(self.folder))
+        self.tasks.seconds["cut"] = time.perf_counter() - started
+        self._tell("cut", 1.0, "cutting to size")
 
     # report ----------------------------------------------------------------------------------------------------------------
 
