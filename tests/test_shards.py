@@ -37,6 +37,7 @@ from charstat.shards.reduce import merged
 from charstat.shards.scan import Span, cut, shards_of
 from charstat.shards.words import Words, most_frequent, union
 from charstat.storage import COLUMNS
+from charstat.texts.parts import PART_BYTES
 
 pytest.importorskip("distributed")
 
@@ -203,9 +204,11 @@ def cluster(tmp_path_factory):
         yield opened
 
 
-def build(cluster, tmp_path, corpus, plan, shard_chars=9_000, resume=False, tell=lambda label, share: None, limit=None) -> Model:
+def build(
+    cluster, tmp_path, corpus, plan, shard_chars=9_000, resume=False, tell=lambda label, share: None, limit=None, group_bytes=PART_BYTES
+) -> Model:
     open_folder(tmp_path / "work", KEY, resume)
-    work = ShardedBuild(cluster, tmp_path / "work", plan, KEY, "cpu", limit, shard_chars, tell)
+    work = ShardedBuild(cluster, tmp_path / "work", plan, KEY, "cpu", limit, shard_chars, tell, group_bytes)
     model = work.run(corpus, tmp_path / "model", lambda: {"name": corpus.name})
     assert not (tmp_path / "work").exists()
     assert sorted(f.name for f in tmp_path.iterdir() if "model" in f.name) == ["model"]
@@ -277,7 +280,8 @@ def test_a_model_cut_to_a_size_is_that_of_one_machine(cluster, tmp_path, many, m
     monkeypatch.setattr("charstat.pruning.spans.SMALL_BYTES", 100)
     model = build(cluster, tmp_path, open_corpus(many), plan)
     assert_same(model, whole)
-    assert model.manifest["pruned"] == whole.manifest["pruned"] and model.pruned
+    cost = whole.manifest["pruned"].pop("held_out")
+    assert model.manifest["pruned"] == whole.manifest["pruned"] | ({"held_out": cost} if min_count == 1 else {})
     assert max_bytes is None or sum(f.stat().st_size for f in Path(model.path).iterdir()) <= max_bytes
 
 
@@ -300,6 +304,36 @@ def test_too_small_a_size_and_a_full_disk_for_the_cut(cluster, tmp_path, many, m
     with pytest.raises(ResourceError, match=r"cannot keep [\d,]+ bytes in .*work for cutting the model: No space left"):
         build(cluster, tmp_path, open_corpus(many), replace(plan, size=SizeLimits.of(300_000, 1, False)), resume=True)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["work"]
+
+
+@pytest.mark.parametrize("name", ["one.raw", "in/wiki.train.raw"])
+def test_one_large_file_is_read_in_parts(cluster, tmp_path, english, crowded_text, name):
+    text = "\ufeff" + (english[:11_000] + crowded_text[:6_000] + "蜂🐝é" * 700).replace("\n", "\r\n") + "the end"
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(text.encode("utf-8", "replace"))
+    corpus = open_corpus(path if name == "one.raw" else path.parent)
+    plan = replace(CountingPlan.of(5, "o0,o5,p,p.w1"), held_out_chars=2_000)
+    labels = []
+    model = build(cluster, tmp_path, corpus, plan, 3_000, tell=lambda label, share: labels.append(label), group_bytes=1_001)
+    whole = build_model(corpus.text("train"), order=5, contexts=plan.preset, held_out_chars=2_000, backend="cpu", threads=1)
+    assert_same(model, whole)
+    assert "reading: 20 of" in " ".join(labels)
+
+
+def test_a_large_file_with_a_bad_part_is_left_out_whole(cluster, tmp_path, many):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.txt").write_bytes(b"good text\n" * 30)
+    (tmp_path / "in/b.jsonl").write_bytes(b'{"text": "line by line"}\n' * 90)
+    (tmp_path / "in/c.txt").write_bytes(b"fine " * 400 + b"\xff" + b"fine " * 100)
+    plan = CountingPlan.of(3, "o0,o3,p")
+    with pytest.raises(CorpusError, match=r"c.txt' is not UTF-8: byte 0xff at byte offset 2000"):
+        build(cluster, tmp_path, open_corpus(tmp_path / "in"), plan, group_bytes=200)
+    corpus = open_corpus(tmp_path / "in", skip_bad_files=True)
+    model = build(cluster, tmp_path, corpus, plan, 900, group_bytes=200)
+    text = "good text\n" * 30 + "line by line\n" * 90
+    assert_same(model, build_model(text, order=3, contexts=plan.preset, backend="cpu", threads=1))
+    assert [entry["file"] for entry in corpus.about["skipped_files"]] == [str(tmp_path / "in/c.txt")]
 
 
 def kill_a_worker(cluster) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,6 +43,24 @@ MAX_THREADS = 16
 Shape = Callable[[np.ndarray], np.ndarray]
 Priors = Callable[[Span, np.ndarray], np.ndarray]
 """p' of every row of a span with these counts: float32."""
+
+
+class Whole(NamedTuple):
+    """What there is of a table before any cut: worth.tally() of its contexts, and of its rows."""
+
+    contexts: np.ndarray
+    rows: np.ndarray
+
+    @classmethod
+    def of(cls, table: CountTable, threads: int) -> Whole:
+        def tally(span: Span) -> tuple[np.ndarray, np.ndarray]:
+            counts = span.counts()
+            return worth.tally(worth.context_totals(span.starts(), counts)), worth.tally(counts)
+
+        return cls(*(sum(column) for column in zip(*each_span(table, tally, threads), strict=True)))
+
+    def sizes(self) -> dict[str, int]:
+        return {"contexts": int(self.contexts.sum()), "rows": int(self.rows.sum())}
 
 
 class TableLevels(NamedTuple):
@@ -171,13 +189,15 @@ def weigh(
     tell: Callable[[int, int], None] | None = None,
     scratch: Scratch | None = None,
     threads: int | None = None,
+    whole: Mapping[str, Whole] | None = None,
 ) -> ModelLevels:
-    """The levels of a model's rows, contexts and words. min_count: contexts with fewer counts go first. tell: (tables done, tables).
+    """The levels of a model's rows, contexts and words. min_count: contexts with fewer counts go first. tell: (tables done, tables). whole: of
+    tables that such contexts were left out of already.
 
     scratch: makes the arrays of the work, in memory by default: two bytes a row; of the exact orders, four a context, and eight a row of two
     orders at a time. FormatError for tables that no text has together.
     """
-    scratch, threads = scratch or Scratch(), threads or min(MAX_THREADS, os.cpu_count() or 1)
+    scratch, threads, whole = scratch or Scratch(), threads or min(MAX_THREADS, os.cpu_count() or 1), whole or {}
     tables = model.tables
     chain = [t for t in tables.values() if t.context.kind == CHARS and is_exact(t)]
     levels: dict[str, np.ndarray] = {}
@@ -185,7 +205,7 @@ def weigh(
 
     def weigh_table(table: CountTable, priors: Priors, shares: np.ndarray | None = None) -> None:
         context = table.context
-        uses = _uses(table, threads)
+        uses = [worth.expected_uses(tally) for tally in whole.get(context.name) or Whole.of(table, threads)]
         own = levels[context.name] = scratch.empty(table.n_rows, np.uint16)
 
         def weigh_span(span: Span) -> None:
@@ -266,17 +286,6 @@ def _of_its_own(share: float) -> Priors:
         return out
 
     return priors
-
-
-def _uses(table: CountTable, threads: int) -> tuple[np.ndarray, np.ndarray]:
-    """expected_uses() of a table's contexts, and of its rows."""
-
-    def tally(span: Span) -> tuple[np.ndarray, np.ndarray]:
-        counts = span.counts()
-        return worth.counts_of_counts(worth.context_totals(span.starts(), counts)), worth.counts_of_counts(counts)
-
-    of_contexts, of_rows = (sum(column) for column in zip(*each_span(table, tally, threads), strict=True))
-    return worth.expected_uses(of_contexts), worth.expected_uses(of_rows)
 
 
 def _links(table: CountTable, shorter: CountTable, scratch: Scratch, threads: int) -> np.ndarray:

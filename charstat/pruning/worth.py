@@ -39,6 +39,7 @@ STEPS = 1024  # levels per factor of two
 MIDDLE = 1 << 15  # the level of 1 bit per byte
 LOWEST, HIGHEST = 1, (1 << 16) - 1  # of what can go; 0: goes first, whatever it is worth
 ROW_CREDIT = 3.3  # what a row's own worth is multiplied by
+TALLIED = 6  # counts that are told apart for the discounts, the last from there on
 USES = 64  # counts whose discount is looked up
 PRIORITY = {"p.w1": 3.0, "p.w1.w2": 2.0, "p.shapes": 0.3, "p.capital": 0.3}
 HASHED_PRIORITY, CLASSES_PRIORITY = 0.5, 0.4
@@ -59,14 +60,14 @@ def assumed_share(context: Context) -> float:
     return HASHED_SHARE if context.kind == CHARS else CLASSES_SHARE
 
 
-def counts_of_counts(counts: np.ndarray) -> np.ndarray:
-    """How many are 0, 1, 2, 3, 4: int64 [5]. counts: of contexts, or of rows."""
-    return np.bincount(np.minimum(counts, 5), minlength=6)[:5] if counts.size else np.zeros(5, np.int64)
+def tally(counts: np.ndarray) -> np.ndarray:
+    """How many are 0, 1, .. and how many are TALLIED - 1 or more: int64 [TALLIED]. counts: of contexts, or of rows."""
+    return np.bincount(np.minimum(counts, TALLIED - 1), minlength=TALLIED)
 
 
 def expected_uses(found: np.ndarray) -> np.ndarray:
-    """u(r) of r = 0 .. USES - 1: float64. found: counts_of_counts() of all contexts, or all rows, of a table."""
-    discounts = modified_discounts(found)
+    """u(r) of r = 0 .. USES - 1: float64. found: tally() of all contexts, or all rows, of a table."""
+    discounts = modified_discounts(found[: TALLIED - 1])
     return np.array([0.0] + [r - discounts[min(r, 3) - 1] for r in range(1, USES)])
 
 

@@ -22,10 +22,11 @@ from charstat.verify import MAX_TOTAL
 
 def check_sizes(context: Context, parts: Sequence[Part]) -> tuple[int, int]:
     """(contexts, rows) of a table. ResourceError if it is more than a model's files have room for."""
-    contexts, rows, counted = (sum(column) for column in list(zip(*parts, strict=True))[1:])
+    contexts, rows, counted = (sum(column) for column in list(zip(*parts, strict=True))[1:4])
     if rows > MAX_ROWS:
         raise ResourceError(
-            f"the table {context.name} would have {rows:,} rows; a model has room for {MAX_ROWS:,}: build with a lower --order or fewer --contexts"
+            f"the table {context.name} would have {rows:,} rows; a model has room for {MAX_ROWS:,}: build with a lower --order, fewer --contexts "
+            "or a higher --min-count"
         )
     if counted > MAX_TOTAL:
         raise ResourceError(

@@ -13,25 +13,28 @@ Word classes are learned in the process that drives the build, with as much memo
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from charstat.alphabet import Alphabet, count_code_points
+from charstat.alphabet import Alphabet
 from charstat.corpus import Corpus, text_fingerprint
-from charstat.counting import CountedText, CountingPlan
+from charstat.counting import REPORT_BYTES, CountedText, CountingPlan
 from charstat.energy import EnergyReport
 from charstat.errors import CorpusError, ResourceError, UserError
+from charstat.manifest import MAX_PARTS
 from charstat.model import Model, ModelWriter
 from charstat.ngram.contexts import EXACT_ORDER, Context
 from charstat.ngram.hashing import CHARS
 from charstat.ngram.table import MAX_COUNT
 from charstat.ngram.words import model_symbol_info
-from charstat.pipeline import Progress, Watch
+from charstat.pipeline import Watch
+from charstat.pruning.levels import Whole
 from charstat.pruning.spans import Scratch
 from charstat.shards.assemble import add_table
 from charstat.shards.classes import learn, store_classes
@@ -52,11 +55,13 @@ from charstat.shards.scan import (
     scan_stream,
     shards_of,
     span_text,
+    tally_after,
     tally_of,
 )
 from charstat.shards.words import FAN_IN, map_words, merge_words, read_words, vocabulary_of
 from charstat.storage import DirectoryColumns
 from charstat.texts.collection import Collection
+from charstat.texts.parts import PART_BYTES, FilePart, cut_file
 from charstat.verify import MAX_TOTAL
 
 BYTES_PER_CHAR = 32  # what counting a shard takes at its peak, for each character (measured at order 14: 30)
@@ -68,8 +73,9 @@ COSTS = {
     "words": 4,
     "reduce": 24,
     "assemble": 6,
-    "cut": 12,
+    "prune": 12,
 }  # shares of the time; only the bar uses them
+LEARN_COST = 60 * 50  # of learning from as many characters as are counted
 Tell = Callable[[str, float], object]
 """Called with what is being done, and the share of the whole build that is done."""
 
@@ -102,7 +108,7 @@ def table_order(contexts: tuple[Context, ...]) -> list[Context]:
 @dataclass
 class ShardedBuild:
     """One build. shard_chars: characters of a shard, by default as many as the workers' memory allows. key: of the build's options and
-    text, as of now: what the work directory is checked for. tell: told of the progress."""
+    text, as of now: what the work directory is checked for. tell: told of the progress. group_bytes: of input that one task reads."""
 
     cluster: Cluster
     folder: Path
@@ -112,6 +118,7 @@ class ShardedBuild:
     limit: int | None = None
     shard_chars: int | None = None
     tell: Tell = lambda label, share: None
+    group_bytes: int = PART_BYTES
     _done: dict[str, float] = field(default_factory=dict)
     _submitted: int = 0
     read_seconds: float = 0.0
@@ -121,22 +128,26 @@ class ShardedBuild:
         if self.shard_chars is None:
             self.shard_chars = max(PIECE_CHARS, self.cluster.budget_bytes // BYTES_PER_CHAR)
         self.piece_chars = min(PIECE_CHARS, self.shard_chars)
-        self._left_out = set() if self.plan.size and self.plan.size.cuts else {"cut"}
-        if not any(context.needs_classes for context in self.plan.contexts):
-            self._left_out.add("classes")
-        if not any(context.is_words for context in self.plan.contexts):
-            self._left_out.add("words")
+        self.min_count = self.plan.size.min_count if self.plan.size else 1
+        self._before: dict[str, Whole] = {}
+        self._costs = dict(COSTS)
+        for name, wanted in (
+            ("prune", self.plan.size is not None and self.plan.size.cuts),
+            ("classes", any(context.needs_classes for context in self.plan.contexts)),
+            ("words", any(context.is_words for context in self.plan.contexts)),
+        ):
+            if not wanted:
+                del self._costs[name]
 
-    def run(self, corpus: Corpus, out: Path, data: Callable[[], dict], progress: Callable[[Progress], None] | None = None) -> Model:
-        """The model, written to `out`. data: what its manifest says of the text, asked for when the text was read; progress: of learning."""
+    def run(self, corpus: Corpus, out: Path, data: Callable[[], dict]) -> Model:
+        """The model, written to `out`. data: what its manifest says of the text, asked for when the text was read."""
         started = time.perf_counter()
         columns = self.plan.columns(out)
         try:
             self._start_meters()
-            scans = self._scan(corpus)
+            scans, chars = self._scan(corpus)
             self.read_seconds = time.perf_counter() - started
             spans = [span for scanned in scans for span in scanned.spans()]
-            chars = sum(span.chars for span in spans)
             if chars == 0:
                 raise CorpusError("the training text is empty: there is nothing to count")
             end = chars - self.plan.held_out_chars
@@ -144,12 +155,11 @@ class ShardedBuild:
                 raise UserError(
                     f"cannot hold {self.plan.held_out_chars:,} characters out of a text of {chars:,}: nothing would be left to count"
                 )
-            held_out = last_text(self.folder, spans, self.plan.held_out_chars)
+            if self.plan.held_out_chars:
+                self._costs["learn"] = LEARN_COST * self.plan.held_out_chars / end
+            held_out = last_text(self.folder, first_chars(spans, chars), self.plan.held_out_chars)
             counted = first_chars(spans, end)
-            tally = tally_of(scans)
-            if held_out:
-                tally -= count_code_points(held_out)
-            alphabet = Alphabet.from_counts(tally)
+            alphabet = Alphabet.from_counts(tally := tally_of(scans) - tally_after(self.folder, spans, end))
             check_total(tally, alphabet)
             writer = ModelWriter(columns)
             shards = shards_of(counted, self.shard_chars, self.cluster.slots)
@@ -159,7 +169,7 @@ class ShardedBuild:
             self._cut(result, out)
             columns = result.writer.columns
             if held_out:
-                result.learn_warm_start(Watch(1, None, progress))
+                result.learn_warm_start(Watch(1, None, lambda p: self._tell("learn", p.share, "learning the warm start")))
             text = {"chars": end, "sha256": fingerprint, "history_chars": 0}
             about = {"text": text, "data": data(), "build": self._about(facts, started)}
             if result.learned:
@@ -174,8 +184,8 @@ class ShardedBuild:
 
     def _tell(self, stage: str, share: float, label: str) -> None:
         self._done[stage] = max(share, self._done.get(stage, 0.0))
-        costs = {name: cost for name, cost in COSTS.items() if name not in self._left_out}
-        self.tell(label, sum(cost * self._done.get(name, 0.0) for name, cost in costs.items()) / sum(costs.values()))
+        done = sum(cost * self._done.get(name, 0.0) for name, cost in self._costs.items())
+        self.tell(label, done / sum(self._costs.values()))
 
     def _wait(self, stage: str, label: str, futures: list) -> list:
         n = len(futures)
@@ -184,21 +194,34 @@ class ShardedBuild:
 
     # scan ------------------------------------------------------------------------------------------------------------------
 
-    def _scan(self, corpus: Corpus) -> list[Scanned]:
-        many = corpus.collection
-        if many is None or self.limit is not None:
-            pieces = corpus.pieces("train", self.limit, lambda done, total: self._tell("scan", done / max(1, total), "reading"))
-            key = digest_of([self.key, "stream", self.piece_chars])
-            return [scan_stream(self.folder, 0, key, pieces, self.piece_chars, self.limit)]
-        many.check_repeated()
+    def _scan(self, corpus: Corpus) -> tuple[list[Scanned], int]:
+        """What was read, and how many of its characters are the text: those after them are other splits."""
+        many, one = corpus.collection, corpus.train_file()
+        if self.limit is None and many is not None:
+            many.check_repeated()
+            scans = self._scan_groups(groups_of(many.files, self.group_bytes), many)
+            return scans, sum(scanned.chars for scanned in scans)
+        if self.limit is None and one is not None and one.stop - one.first > 2 * self.group_bytes:
+            parts = cut_file(one.path, one.first, one.stop, self.group_bytes, closes=False)
+            scans = self._scan_groups(parts, Collection([one.path]))
+            return scans, one.chars(sum(scanned.chars for scanned in scans))
+        pieces = corpus.pieces("train", self.limit, lambda done, total: self._tell("scan", done / max(1, total), "reading"))
+        key = digest_of([self.key, "stream", self.piece_chars])
+        scanned = scan_stream(self.folder, 0, key, pieces, self.piece_chars, self.limit)
+        return [scanned], scanned.chars
+
+    def _scan_groups(self, groups: Iterable[list[Path] | FilePart], many: Collection) -> list[Scanned]:
+        """Read groups of files, and parts of large ones, on the workers. A file with a bad part is left out whole, where bad ones are."""
         items = []
-        for number, group in enumerate(groups_of(many.files)):
-            part = Collection(group, many.text_field, many.skip_bad, {p: why for p, why in many.skipped.items() if p in set(group)})
-            items.append((self.folder, number, digest_of([self.key, number, self.piece_chars]), part, self.piece_chars))
-        scans = self._wait("scan", "reading", self.tasks.submit("scan", scan_files, items))
-        for scanned in scans:
+        for number, group in enumerate(groups):
+            key = digest_of([self.key, number, self.piece_chars, self.group_bytes])
+            part, files = (group, [group.path]) if isinstance(group, FilePart) else (None, group)
+            own = Collection(files, many.text_field, many.skip_bad, {p: why for p, why in many.skipped.items() if p in set(files)})
+            items.append((self.folder, number, key, own, self.piece_chars, part))
+        scans: list[Scanned] = self._wait("scan", "reading", self.tasks.submit("scan", scan_files, items))
+        for scanned in reversed(scans):  # of a file with several bad parts, the first counts
             many.skipped.update({Path(name): why for name, why in scanned.skipped.items()})
-        return scans
+        return [scanned for scanned in scans if not scanned.part_of or Path(scanned.part_of) not in many.skipped]
 
     # count -----------------------------------------------------------------------------------------------------------------
 
@@ -208,7 +231,7 @@ class ShardedBuild:
         memory = (
             3 * 16 * max(sum(span.chars for span in shard) for shard in shards)
         )  # a third is for keys, of 8 bytes a character: one pass
-        job = Job(key, alphabet.to_dict(), [c.name for c in self.plan.contexts], self.backend, self.cluster.threads, memory)
+        job = Job(key, alphabet.to_dict(), [c.name for c in self.plan.contexts], self.backend, self.cluster.threads, memory, self.min_count)
         self._job = job.store(self.folder)
         items = [(self.folder, self._job, number, shard) for number, shard in enumerate(shards)]
         summaries = self._wait("history", "finding histories", self.tasks.submit("history", summarize, items))
@@ -260,6 +283,8 @@ class ShardedBuild:
         for done, (context, futures) in enumerate(waiting):
             parts: list[Part] = self.tasks.wait("reduce", futures)
             add_table(writer, self.folder, context, parts)
+            if self.min_count > 1:
+                self._before[context.name] = Whole(*np.sum([part.whole for part in parts], axis=0))
             for part in parts:
                 remove_file(self.folder / part.file)
             self._tell("reduce", (done + 1) / len(waiting), f"merging tables: {done + 1} of {len(waiting)}")
@@ -292,10 +317,10 @@ class ShardedBuild:
         if self.plan.size is None or not self.plan.size.cuts:
             return
         started = time.perf_counter()
-        watch = Watch(1, None, lambda progress: self._tell("cut", progress.share, "cutting to size"))
-        result.cut(out, watch, Scratch(self.folder))
-        self.tasks.seconds["cut"] = time.perf_counter() - started
-        self._tell("cut", 1.0, "cutting to size")
+        watch = Watch(1, None, lambda progress: self._tell("prune", progress.share, "cutting to size"))
+        result.cut(out, watch, Scratch(self.folder), self._before)
+        self.tasks.seconds["prune"] = time.perf_counter() - started
+        self._tell("prune", 1.0, "cutting to size")
 
     # report ----------------------------------------------------------------------------------------------------------------
 
@@ -329,16 +354,26 @@ class ShardedBuild:
             energy = add_up(own, total).to_dict() if own else None
             hosts.append({"device": host, "seconds": total, "phases": _phases(seconds[host]), "energy": energy})
         total = add_up(measured, sum(self.tasks.seconds.values()))
+        notes = [f"{len(facts):,} shards of {self.shard_chars:,} characters at most", *check_plan(self.plan)]
+        if len(listed := self._listed(hosts)) < len(hosts):
+            notes.append(f"{len(listed)} of {len(hosts):,} hosts are listed")
         return {
             "backend": "+".join(backends),
             "device": f"{self.cluster.about}, {facts[0]['device']} each",
             "reason": "--engine dask",
-            "notes": [f"{len(facts):,} shards of {self.shard_chars:,} characters at most", *check_plan(self.plan)],
+            "notes": notes,
             "seconds": time.perf_counter() - started,
             "phases": _phases(self.tasks.seconds),
             "energy": replace(total, phases=_phases(self.tasks.seconds)).to_dict(),
-            "merged": hosts[:1000],
+            "merged": listed,
         }
+
+    def _listed(self, hosts: list[dict]) -> list[dict]:
+        """As many hosts as a manifest has room for; that of a model cut to a size has what was set aside for it before."""
+        if self.plan.size is None or not self.plan.size.cuts:
+            return hosts[:MAX_PARTS]
+        sizes = np.cumsum([len(json.dumps(host)) for host in hosts])
+        return hosts[: int(np.searchsorted(sizes, REPORT_BYTES // 2, "right"))]
 
 
 def _phases(seconds: dict[str, float]) -> list[dict]:
