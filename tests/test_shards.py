@@ -285,6 +285,13 @@ def test_a_model_cut_to_a_size_is_that_of_one_machine(cluster, tmp_path, many, m
     assert max_bytes is None or sum(f.stat().st_size for f in Path(model.path).iterdir()) <= max_bytes
 
 
+def test_a_model_for_a_context_tree_is_built_without_its_weights(cluster, tmp_path, many):
+    plan = CountingPlan.of(4, "o0,o1,o4,p", "ctw,mix")
+    model = build(cluster, tmp_path, open_corpus(many), plan)
+    assert_same(model, build_model(open_corpus(many).text("train"), order=4, contexts=plan.preset, backend="cpu", threads=1))
+    assert model.models == ("ctw", "mix") and model.weights is None
+
+
 def test_a_model_that_is_packed_alone(cluster, tmp_path, many, single):
     assert_same(build(cluster, tmp_path, open_corpus(many), replace(PLAN, size=SizeLimits.of(None, 1, True))), single)
     assert sorted(f.name for f in (tmp_path / "model").iterdir()) == ["manifest.json", "packed.bin"]
@@ -318,7 +325,7 @@ def test_one_large_file_is_read_in_parts(cluster, tmp_path, english, crowded_tex
     model = build(cluster, tmp_path, corpus, plan, 3_000, tell=lambda label, share: labels.append(label), group_bytes=1_001)
     whole = build_model(corpus.text("train"), order=5, contexts=plan.preset, held_out_chars=2_000, backend="cpu", threads=1)
     assert_same(model, whole)
-    assert "reading: 20 of" in " ".join(labels)
+    assert "reading 20 of" in " ".join(labels)
 
 
 def test_a_large_file_with_a_bad_part_is_left_out_whole(cluster, tmp_path, many):
@@ -342,7 +349,7 @@ def kill_a_worker(cluster) -> None:
     os.kill(random.Random(len(found)).choice(sorted(found.values())), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("stage", ["finding histories: 1 ", "counting shards: 2 ", "merging tables: 4 "])
+@pytest.mark.parametrize("stage", ["histories 1 ", "counting 2 ", "merging 4 "])
 def test_a_worker_that_is_killed_changes_nothing(cluster, tmp_path, many, single, stage):
     killed = []
 
@@ -361,7 +368,7 @@ class Stop(Exception):
 
 def test_a_build_that_failed_goes_on_from_its_shards(cluster, tmp_path, many, single):
     def stop(label: str, share: float) -> None:
-        if label.startswith("merging tables: 3 "):
+        if label.startswith("merging 3 "):
             raise Stop
 
     build_model("an earlier model", order=1, contexts="o0", out=tmp_path / "model")
@@ -377,7 +384,7 @@ def test_a_build_that_failed_goes_on_from_its_shards(cluster, tmp_path, many, si
     again = {}
 
     def look(label: str, share: float) -> None:
-        if label.startswith("merging tables: 1 "):
+        if label.startswith("merging 1 "):
             again.update({shard.name: (shard / "manifest.json").stat().st_mtime_ns for shard in shards})
 
     assert_same(build(cluster, tmp_path, open_corpus(many), PLAN, resume=True, tell=look), single)

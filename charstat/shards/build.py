@@ -169,12 +169,16 @@ class ShardedBuild:
             self._cut(result, out)
             columns = result.writer.columns
             if held_out:
-                result.learn_warm_start(Watch(1, None, lambda p: self._tell("learn", p.share, "learning the warm start")))
-            text = {"chars": end, "sha256": fingerprint, "history_chars": 0}
-            about = {"text": text, "data": data(), "build": self._about(facts, started)}
+                result.learn_warm_start(Watch(1, None, lambda p: self._tell("learn", p.share, "warm start")))
+            about = {
+                "order": self.plan.order, "preset": self.plan.preset, "models": list(self.plan.models),
+                "text": {"chars": end, "sha256": fingerprint, "history_chars": 0}, "data": data(), "build": self._about(facts, started),
+            }  # fmt: skip
+            if result.pruned:
+                about["pruned"] = result.pruned
             if result.learned:
                 about["start"] = result.learned | {"text": text_fingerprint(held_out)}
-            model = result.model(**about)
+            model = result.writer.finish(alphabet, self.plan.contexts, about)
             clear_folder(self.folder)
             return model
         finally:
@@ -189,8 +193,8 @@ class ShardedBuild:
 
     def _wait(self, stage: str, label: str, futures: list) -> list:
         n = len(futures)
-        self._tell(stage, 0.0, f"{label}: 0 of {n:,}")
-        return self.tasks.wait(stage, futures, lambda done: self._tell(stage, done / n, f"{label}: {done:,} of {n:,}"))
+        self._tell(stage, 0.0, f"{label} 0 of {n:,}")
+        return self.tasks.wait(stage, futures, lambda done: self._tell(stage, done / n, f"{label} {done:,} of {n:,}"))
 
     # scan ------------------------------------------------------------------------------------------------------------------
 
@@ -234,7 +238,7 @@ class ShardedBuild:
         job = Job(key, alphabet.to_dict(), [c.name for c in self.plan.contexts], self.backend, self.cluster.threads, memory, self.min_count)
         self._job = job.store(self.folder)
         items = [(self.folder, self._job, number, shard) for number, shard in enumerate(shards)]
-        summaries = self._wait("history", "finding histories", self.tasks.submit("history", summarize, items))
+        summaries = self._wait("history", "histories", self.tasks.submit("history", summarize, items))
         info = model_symbol_info(alphabet)
         histories = carried([np.frombuffer(one, np.uint8) for one in summaries], info)
         items = [(*item, history.tobytes()) for item, history in zip(items, histories, strict=True)]
@@ -243,12 +247,12 @@ class ShardedBuild:
             items = [(*item, one) for item, one in zip(items, learned, strict=True)]
         futures = self.tasks.submit("count", count_shard, items)
         fingerprint = self._fingerprint([span for shard in shards for span in shard])  # while the workers count
-        return self._wait("count", "counting shards", futures), fingerprint
+        return self._wait("count", "counting", futures), fingerprint
 
     def _learn_classes(self, items: list[tuple], writer: ModelWriter) -> list[tuple[str, list[int], bytes]]:
         """Learn word classes, of all shards, and add them to the writer; what count_shard must know of them, shard by shard."""
-        sizes = self._wait("classes", "looking at words", self.tasks.submit("survey", survey_shard, items))
-        self._tell("classes", 0.5, "learning word classes")
+        sizes = self._wait("classes", "words", self.tasks.submit("survey", survey_shard, items))
+        self._tell("classes", 0.5, "word classes")
         started = time.perf_counter()
         classes, states = learn([(survey_path(self.folder, number), size) for number, size in enumerate(sizes)], os.cpu_count() or 1)
         path = self.folder / "words.classes"
@@ -257,7 +261,7 @@ class ShardedBuild:
         for number in range(len(sizes)):
             remove_file(survey_path(self.folder, number))
         self.tasks.seconds["classes"] += time.perf_counter() - started
-        self._tell("classes", 1.0, "learning word classes")
+        self._tell("classes", 1.0, "word classes")
         return [(path.name, [part.size for part in classes], state.stored()) for state in states]
 
     def _fingerprint(self, spans: list[Span]) -> str:
@@ -287,7 +291,7 @@ class ShardedBuild:
                 self._before[context.name] = Whole(*np.sum([part.whole for part in parts], axis=0))
             for part in parts:
                 remove_file(self.folder / part.file)
-            self._tell("reduce", (done + 1) / len(waiting), f"merging tables: {done + 1} of {len(waiting)}")
+            self._tell("reduce", (done + 1) / len(waiting), f"merging {done + 1} of {len(waiting)}")
         self._tell("assemble", 1.0, "writing the model")
 
     def _submit_parts(self, context: Context, facts: list[dict], names: list[str], ids: list[str | None], row_budget: int) -> list:
@@ -304,11 +308,11 @@ class ShardedBuild:
         while level == 0 or len(parts) > 1:
             groups = [parts[i : i + FAN_IN] for i in range(0, len(parts), FAN_IN)]
             items = [(self.folder, self._job, level, i, group, len(groups) == 1) for i, group in enumerate(groups)]
-            parts = self._wait("words", "merging vocabularies", self.tasks.submit(f"words.{level}", merge_words, items, 1))
+            parts = self._wait("words", "vocabularies", self.tasks.submit(f"words.{level}", merge_words, items, 1))
             level += 1
         self._vocabulary = parts[0]
         items = [(self.folder, self._job, name, self._vocabulary) for name in names]
-        return self._wait("words", "numbering words", self.tasks.submit("ids", map_words, items, 1))
+        return self._wait("words", "word ids", self.tasks.submit("ids", map_words, items, 1))
 
     # cut -------------------------------------------------------------------------------------------------------------------
 
