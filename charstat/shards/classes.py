@@ -105,7 +105,12 @@ def learn(surveys: Sequence[tuple[Path, Sequence[int]]], threads: int) -> tuple[
         counts = sums
     order = np.argsort(-counts, kind="stable")[:WORDS]
     words = known[order[counts[order] >= MIN_COUNT]]
-    classes = classes_of_places(words, np.concatenate([*_places(surveys, words)]), threads)
+    text, at = np.empty(sum(size for _, (_, size) in surveys), np.uint16), 0
+    for places in _places(surveys, words):
+        text[at : at + places.size] = places
+        at += places.size
+    classes = classes_of_places(words, text, threads)
+    del text
     numbers = np.searchsorted(classes.hashes, words).astype(np.int32)
     states = [new_state()]
     for places in _places(surveys[:-1], words):
