@@ -232,8 +232,6 @@ def build(
 
     options = Options(**dask)
     options.check(engine, memory)
-    if engine == "dask" and (max_bytes or min_count > 1 or packed):
-        raise click.UsageError("--max-bytes, --min-count and --packed cut a model that one process builds: not with --engine dask yet")
     corpus = open_corpus(HUB_NAME if data is None else data, text_field, skip_bad_files)
     steps = Steps()
     with steps("loading the compiled kernels"):

@@ -34,6 +34,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -66,6 +67,19 @@ class HubUnavailable(CorpusError):
     """The hub's WikiText-103 is not available: `datasets` is missing, or neither the hub nor a cached copy answers."""
 
 
+class TrainFile(NamedTuple):
+    """Bytes of a file that hold the train split. divided: they hold the others, too, behind it."""
+
+    path: Path
+    first: int
+    stop: int
+    divided: bool
+
+    def chars(self, n: int) -> int:
+        """How many of the n characters are train."""
+        return _cuts(n)["train"][1] if self.divided else n
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Named text in splits. open_corpus() makes one and reads next to nothing; text() reads a split.
@@ -95,6 +109,15 @@ class Corpus:
         if self._many is not None:
             return self._many.about()
         return {"text_field": self._field or DEFAULT_FIELD} if self.kind == "dataset" or self._field else {}
+
+    def train_file(self) -> TrainFile | None:
+        """The one file of plain text whose bytes are the train split, or begin with it; None for any other text."""
+        if self.kind == "file":
+            return TrainFile(self._path, *_content_bytes(self._path), True)
+        if self.kind == "directory" and self.layout != "release" and "train" in self.splits():
+            path = self._path / _RAW_FILES["train"]
+            return TrainFile(path, *_content_bytes(path), False)
+        return None
 
     def splits(self) -> tuple[str, ...]:
         """The splits that are there, in the order of SPLITS (for the hub: all of them, without asking it)."""

@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -40,6 +41,10 @@ from charstat.ngram.table import CountTable
 from charstat.pipeline import Backend, Progress, Watch, count_tables
 from charstat.registry import DEFAULT_MODEL, check_models, needed_contexts, parse_models, wants_tree_weights
 from charstat.storage import DirectoryColumns, MemoryColumns
+
+if TYPE_CHECKING:
+    from charstat.pruning.levels import Whole
+    from charstat.pruning.spans import Scratch
 
 BACKENDS = ("auto", "cpu", "gpu")
 MAX_THREADS = 64  # on machines with fewer cores: to start thousands of them takes longer than counting does
@@ -205,8 +210,17 @@ class CountedText:
     learned: dict = field(default_factory=dict)
     pruned: dict = field(default_factory=dict)
 
-    def cut(self, out: str | os.PathLike | None, watch: Watch | None = None) -> None:
-        """Cut the tables to the plan's size, into new columns for `out`; nothing if everything is kept. UserError if nothing fits."""
+    def cut(
+        self,
+        out: str | os.PathLike | None,
+        watch: Watch | None = None,
+        scratch: Scratch | None = None,
+        before: Mapping[str, Whole] | None = None,
+    ) -> None:
+        """Cut the tables to the plan's size, into new columns for `out`; nothing if everything is kept. UserError if nothing fits.
+
+        scratch, before: as `scratch` and `whole` in pruning.levels.weigh. With `before`, what the cut costs is not measured: the whole is gone.
+        """
         size = self.plan.size
         if size is None or not size.cuts:
             return
@@ -217,11 +231,12 @@ class CountedText:
         try:
             with watch.phase("prune"):
                 later = REPORT_BYTES + (start_bytes(whole, size.packed) if self.held_out else 0)
-                cut = Cut(whole, size.max_bytes, size.min_count, size.packed, later, lambda name, share: watch.tell("prune", share))
+                limits = size.max_bytes, size.min_count, size.packed
+                cut = Cut(whole, *limits, later, lambda name, share: watch.tell("prune", share), scratch, before)
                 writer = ModelWriter(left)
                 cut.write(writer)
                 self.pruned = cut.about(cut.level)
-                if self.held_out:
+                if self.held_out and not before:
                     small = writer.preview(self.alphabet, self.plan.contexts)
                     self.pruned["held_out"] = cost_in_bits(whole, small, self.held_out)
             self.writer, left = writer, self.writer.columns

@@ -18,7 +18,7 @@ from charstat.model import Model
 from charstat.ngram.contexts import parse_context
 from charstat.ngram.hashing import low_symbols, mix57, unmix57
 from charstat.packing import form
-from charstat.pruning import worth
+from charstat.pruning import spans, worth
 from charstat.pruning.cut import Cut, prune
 from charstat.pruning.levels import MAPPED_COSTS, weigh
 
@@ -142,6 +142,20 @@ def test_sizes_at_levels_are_those_of_what_is_written(model):
     tables = ("buckets", "records", "rows", "sums", "first_child", "trie_symbol", "first_id")
     assert sum(small.columns[name].nbytes for name in tables) == cut.levels.mapped_bytes(cut.level)
     assert small.vocabulary.size < model.vocabulary.size
+
+
+def test_spans_and_files_change_nothing(model, tmp_path, monkeypatch):
+    wanted = weigh(model, MAPPED_COSTS, 2)
+    monkeypatch.setattr(spans, "SPAN_ROWS", 700)
+    monkeypatch.setattr(spans, "SMALL_BYTES", 0)
+    assert len(list(spans.spans(model.tables["o3"]))) > 10
+    for scratch, threads in ((spans.Scratch(), 3), (spans.Scratch(tmp_path), 2)):
+        found = weigh(model, MAPPED_COSTS, 2, scratch=scratch, threads=threads)
+        assert np.array_equal(found.words, wanted.words) and np.array_equal(found.nodes_at, wanted.nodes_at)
+        for name, one in found.tables.items():
+            for mine, theirs in zip(one[1:], wanted.tables[name][1:], strict=True):
+                assert np.array_equal(mine, theirs), name
+    assert not list(tmp_path.iterdir())
 
 
 def test_longer_orders_rows_are_in_the_shorter_ones(mapped):

@@ -20,7 +20,7 @@ from test_cli import run, run_json
 
 from charstat.alphabet import Alphabet
 from charstat.corpus import open_corpus
-from charstat.counting import CountingPlan, build_model
+from charstat.counting import CountingPlan, SizeLimits, build_model
 from charstat.cpu.backend import CPUBackend
 from charstat.errors import CorpusError, ResourceError, UserError
 from charstat.model import Model
@@ -37,6 +37,7 @@ from charstat.shards.reduce import merged
 from charstat.shards.scan import Span, cut, shards_of
 from charstat.shards.words import Words, most_frequent, union
 from charstat.storage import COLUMNS
+from charstat.texts.parts import PART_BYTES
 
 pytest.importorskip("distributed")
 
@@ -203,9 +204,11 @@ def cluster(tmp_path_factory):
         yield opened
 
 
-def build(cluster, tmp_path, corpus, plan, shard_chars=9_000, resume=False, tell=lambda label, share: None, limit=None) -> Model:
+def build(
+    cluster, tmp_path, corpus, plan, shard_chars=9_000, resume=False, tell=lambda label, share: None, limit=None, group_bytes=PART_BYTES
+) -> Model:
     open_folder(tmp_path / "work", KEY, resume)
-    work = ShardedBuild(cluster, tmp_path / "work", plan, KEY, "cpu", limit, shard_chars, tell)
+    work = ShardedBuild(cluster, tmp_path / "work", plan, KEY, "cpu", limit, shard_chars, tell, group_bytes)
     model = work.run(corpus, tmp_path / "model", lambda: {"name": corpus.name})
     assert not (tmp_path / "work").exists()
     assert sorted(f.name for f in tmp_path.iterdir() if "model" in f.name) == ["model"]
@@ -267,13 +270,87 @@ def test_texts_that_are_small_or_strange(cluster, tmp_path, text):
     assert_same(build(cluster, tmp_path, open_corpus(tmp_path / "in"), plan, 5), whole)
 
 
+@pytest.mark.parametrize(("max_bytes", "min_count", "packed"), [(1_500_000, 1, None), (900_000, 2, False), (None, 3, None)])
+def test_a_model_cut_to_a_size_is_that_of_one_machine(cluster, tmp_path, many, monkeypatch, max_bytes, min_count, packed):
+    size = SizeLimits.of(max_bytes, min_count, packed)
+    plan = replace(CountingPlan.of(10, "default", size=size), held_out_chars=1_000)
+    text = open_corpus(many).text("train")
+    options = {"max_bytes": max_bytes, "min_count": min_count, "packed": packed}
+    whole = build_model(text, order=10, contexts="default", held_out_chars=1_000, backend="cpu", threads=1, **options)
+    monkeypatch.setattr("charstat.pruning.spans.SPAN_ROWS", 3_000)
+    monkeypatch.setattr("charstat.pruning.spans.SMALL_BYTES", 100)
+    model = build(cluster, tmp_path, open_corpus(many), plan)
+    assert_same(model, whole)
+    cost = whole.manifest["pruned"].pop("held_out")
+    assert model.manifest["pruned"] == whole.manifest["pruned"] | ({"held_out": cost} if min_count == 1 else {})
+    assert max_bytes is None or sum(f.stat().st_size for f in Path(model.path).iterdir()) <= max_bytes
+
+
+def test_a_model_for_a_context_tree_is_built_without_its_weights(cluster, tmp_path, many):
+    plan = CountingPlan.of(4, "o0,o1,o4,p", "ctw,mix")
+    model = build(cluster, tmp_path, open_corpus(many), plan)
+    assert_same(model, build_model(open_corpus(many).text("train"), order=4, contexts=plan.preset, backend="cpu", threads=1))
+    assert model.models == ("ctw", "mix") and model.weights is None
+
+
+def test_a_model_that_is_packed_alone(cluster, tmp_path, many, single):
+    assert_same(build(cluster, tmp_path, open_corpus(many), replace(PLAN, size=SizeLimits.of(None, 1, True))), single)
+    assert sorted(f.name for f in (tmp_path / "model").iterdir()) == ["manifest.json", "packed.bin"]
+
+
+def test_too_small_a_size_and_a_full_disk_for_the_cut(cluster, tmp_path, many, monkeypatch):
+    plan = CountingPlan.of(3, "o0,o3,p,p.w1", size=SizeLimits.of(3_000, 1, None))
+    with pytest.raises(UserError, match=r"no model fits in 3,000 bytes: what cannot be cut takes [\d,]+ "):
+        build(cluster, tmp_path, open_corpus(many), plan)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["work"]
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("charstat.pruning.spans.os.posix_fallocate", full)
+    monkeypatch.setattr("charstat.pruning.spans.SMALL_BYTES", 100)
+    with pytest.raises(ResourceError, match=r"cannot keep [\d,]+ bytes in .*work for cutting the model: No space left"):
+        build(cluster, tmp_path, open_corpus(many), replace(plan, size=SizeLimits.of(300_000, 1, False)), resume=True)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["work"]
+
+
+@pytest.mark.parametrize("name", ["one.raw", "in/wiki.train.raw"])
+def test_one_large_file_is_read_in_parts(cluster, tmp_path, english, crowded_text, name):
+    text = "\ufeff" + (english[:11_000] + crowded_text[:6_000] + "蜂🐝é" * 700).replace("\n", "\r\n") + "the end"
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(text.encode("utf-8", "replace"))
+    corpus = open_corpus(path if name == "one.raw" else path.parent)
+    plan = replace(CountingPlan.of(5, "o0,o5,p,p.w1"), held_out_chars=2_000)
+    labels = []
+    model = build(cluster, tmp_path, corpus, plan, 3_000, tell=lambda label, share: labels.append(label), group_bytes=1_001)
+    whole = build_model(corpus.text("train"), order=5, contexts=plan.preset, held_out_chars=2_000, backend="cpu", threads=1)
+    assert_same(model, whole)
+    assert "reading 20 of" in " ".join(labels)
+
+
+def test_a_large_file_with_a_bad_part_is_left_out_whole(cluster, tmp_path, many):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.txt").write_bytes(b"good text\n" * 30)
+    (tmp_path / "in/b.jsonl").write_bytes(b'{"text": "line by line"}\n' * 90)
+    (tmp_path / "in/c.txt").write_bytes(b"fine " * 400 + b"\xff" + b"fine " * 100)
+    plan = CountingPlan.of(3, "o0,o3,p")
+    with pytest.raises(CorpusError, match=r"c.txt' is not UTF-8: byte 0xff at byte offset 2000"):
+        build(cluster, tmp_path, open_corpus(tmp_path / "in"), plan, group_bytes=200)
+    corpus = open_corpus(tmp_path / "in", skip_bad_files=True)
+    model = build(cluster, tmp_path, corpus, plan, 900, group_bytes=200)
+    text = "good text\n" * 30 + "line by line\n" * 90
+    assert_same(model, build_model(text, order=3, contexts=plan.preset, backend="cpu", threads=1))
+    assert [entry["file"] for entry in corpus.about["skipped_files"]] == [str(tmp_path / "in/c.txt")]
+
+
 def kill_a_worker(cluster) -> None:
     """kill -9 of one worker process; its nanny starts another."""
     found = cluster.client.run(os.getpid)
     os.kill(random.Random(len(found)).choice(sorted(found.values())), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("stage", ["finding histories: 1 ", "counting shards: 2 ", "merging tables: 4 "])
+@pytest.mark.parametrize("stage", ["histories 1 ", "counting 2 ", "merging 4 "])
 def test_a_worker_that_is_killed_changes_nothing(cluster, tmp_path, many, single, stage):
     killed = []
 
@@ -292,7 +369,7 @@ class Stop(Exception):
 
 def test_a_build_that_failed_goes_on_from_its_shards(cluster, tmp_path, many, single):
     def stop(label: str, share: float) -> None:
-        if label.startswith("merging tables: 3 "):
+        if label.startswith("merging 3 "):
             raise Stop
 
     build_model("an earlier model", order=1, contexts="o0", out=tmp_path / "model")
@@ -308,7 +385,7 @@ def test_a_build_that_failed_goes_on_from_its_shards(cluster, tmp_path, many, si
     again = {}
 
     def look(label: str, share: float) -> None:
-        if label.startswith("merging tables: 1 "):
+        if label.startswith("merging 1 "):
             again.update({shard.name: (shard / "manifest.json").stat().st_mtime_ns for shard in shards})
 
     assert_same(build(cluster, tmp_path, open_corpus(many), PLAN, resume=True, tell=look), single)

@@ -19,6 +19,7 @@ from charstat.errors import CorpusError, UserError
 from charstat.facts import corpus_of, default_out
 from charstat.model import Model
 from charstat.texts.formats import file_pieces, is_text, line_pieces, plain_pieces
+from charstat.texts.parts import cut_file, part_pieces
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -48,6 +49,64 @@ def write_table(path: Path, documents, field="text") -> Path:
 
 def text_of(name, **options) -> str:
     return open_corpus(name, **options).text("train")
+
+
+# Large files in parts.
+
+HOSTILE = ["a", "\n", "\r\n", "é", "蜂", "🐝", "\ufeff", "\0", "\u2028"]
+
+
+@given(st.lists(st.sampled_from(HOSTILE)).map("".join), st.integers(1, 12), st.booleans(), st.booleans())
+def test_the_parts_of_a_file_are_its_text(tmp_path_factory, text, part_bytes, mark, closes):
+    path = write(tmp_path_factory.mktemp("parts") / "a.raw", codecs.BOM_UTF8 * mark + text.encode())
+    parts = cut_file(path, 0, path.stat().st_size, part_bytes, closes)
+    assert "".join("".join(part_pieces(part, "text")) for part in parts) == (
+        "".join(file_pieces(path)) if closes else text.removeprefix("" if mark else "\ufeff")
+    )
+    assert all(part.stop - part.first <= part_bytes + 3 for part in parts) and sum(p.stop - p.first for p in parts) == path.stat().st_size
+
+
+@given(
+    st.lists(st.sampled_from(["", "a\nb", "é" * 9, "🐝", "x\n"]), max_size=9),
+    st.integers(1, 40),
+    st.sampled_from(["\n", "\n\n", "\r\n"]),
+    st.booleans(),
+)
+def test_the_parts_of_json_lines_are_its_documents(tmp_path_factory, documents, part_bytes, end, whole):
+    data = end.join(json.dumps({"text": d}, ensure_ascii=False) for d in documents) + end * whole
+    path = write(tmp_path_factory.mktemp("parts") / "a.jsonl", data)
+    parts = cut_file(path, 0, path.stat().st_size, part_bytes)
+    assert "".join("".join(part_pieces(part, "text")) for part in parts) == "".join(file_pieces(path))
+
+
+def first_error(pieces) -> str:
+    with pytest.raises(CorpusError) as e:
+        for _ in pieces:
+            pass
+    return str(e.value)
+
+
+@given(st.lists(st.sampled_from(HOSTILE), min_size=1, max_size=12).map("".join), st.data(), st.integers(1, 9))
+def test_a_bad_byte_in_a_part_is_named_by_its_place_in_the_file(tmp_path_factory, text, data, part_bytes):
+    good = text.encode()
+    at = data.draw(st.integers(0, len(good)))
+    bad = data.draw(st.sampled_from([b"\xff", b"\x80", b"\xe8\x9c", b"\xed\xa0\x80", b"\x80" * 5]))
+    path = write(tmp_path_factory.mktemp("parts") / "a.txt", b"+" + good[:at] + bad + good[at:])
+    try:
+        "".join(file_pieces(path))
+    except CorpusError as e:
+        wanted = str(e)
+    else:
+        return  # the bytes were part of a character, or made one
+    parts = cut_file(path, 0, path.stat().st_size, part_bytes)
+    found = first_error(piece for part in parts for piece in part_pieces(part, "text"))
+    assert found.split(" (")[0] == wanted.split(" (")[0]  # a border may change why, not where
+
+
+def test_a_bad_line_in_a_part_is_named_by_its_place_in_the_file(tmp_path):
+    path = write(tmp_path / "a.jsonl", b'{"text": "one"}\n' * 9 + b'{"no": 1}\n')
+    parts = cut_file(path, 0, path.stat().st_size, 50)
+    assert len(parts) == 3 and "the line at byte offset 144: this has no field 'text'" in first_error(part_pieces(parts[-1], "text"))
 
 
 # Formats.

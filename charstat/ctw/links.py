@@ -33,12 +33,16 @@ def is_exact(table: CountTable) -> bool:
     return table.context.param <= EXACT_ORDER
 
 
-def parent_links(longer: CountTable, shorter: CountTable, symbols: np.ndarray, n_history: int, threads: int) -> np.ndarray:
+def parent_links(
+    longer: CountTable, shorter: CountTable, symbols: np.ndarray, n_history: int, threads: int, out: np.ndarray | None = None
+) -> np.ndarray:
     """The links of a table's contexts: uint32 [contexts]. symbols, n_history: the text both were counted from (not read up to order 8).
+    out: where to write them, by default into memory.
 
     ValueError if a context is left without a link, because the tables were counted from another text.
     """
-    parents = np.full(longer.n_contexts, UNSET, np.uint32)
+    parents = np.empty(longer.n_contexts, np.uint32) if out is None else out
+    parents.fill(UNSET)
     if not parents.size:
         return parents
     sides = (

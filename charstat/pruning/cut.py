@@ -13,7 +13,7 @@ holds, the manifest included. The same model and options give the same bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ from charstat.manifest import seal
 from charstat.model import KEPT, Model, ModelWriter
 from charstat.packing.directory import PackedColumns
 from charstat.packing.form import coarse, coarse_start, compressed, pack
-from charstat.pruning.levels import MAPPED_COSTS, PACKED_COSTS, ModelLevels, weigh
+from charstat.pruning.levels import MAPPED_COSTS, PACKED_COSTS, ModelLevels, Whole, weigh
+from charstat.pruning.spans import Scratch
 from charstat.pruning.worth import HIGHEST, MIDDLE, STEPS
 from charstat.storage import HEADER_BYTES, DirectoryColumns, MemoryColumns
 
@@ -41,23 +42,35 @@ class Cut:
     """A model to be cut, and the level to cut it at.
 
     max_bytes: of the whole directory, None for no limit; min_count: contexts with fewer counts go, whatever the size; packed: the form.
-    later_bytes: what will be written beside tables, vocabulary and word classes (a warm start, a build's report).
+    later_bytes: what will be written beside tables, vocabulary and word classes (a warm start, a build's report). scratch, whole: as in
+    levels.weigh.
     """
 
-    def __init__(self, model: Model, max_bytes: int | None, min_count: int, packed: bool, later_bytes: int = 0, tell: Tell | None = None):
+    def __init__(
+        self,
+        model: Model,
+        max_bytes: int | None,
+        min_count: int,
+        packed: bool,
+        later_bytes: int = 0,
+        tell: Tell | None = None,
+        scratch: Scratch | None = None,
+        whole: Mapping[str, Whole] | None = None,
+    ):
         self.model, self.max_bytes, self.min_count, self.packed, self.later_bytes = model, max_bytes, min_count, packed, later_bytes
         tell = tell or (lambda name, share: None)
         costs = PACKED_COSTS if packed else MAPPED_COSTS
-        self.levels: ModelLevels = weigh(model, costs, min_count, lambda done, n: tell("weighing", done / n))
+        self.levels: ModelLevels = weigh(model, costs, min_count, lambda done, n: tell("weighing", done / n), scratch, None, whole)
+        self._whole = whole or {}
         self._shape = coarse if packed else None
         tell("cutting", 0.0)
         self.level = self._packed_level() if packed and max_bytes is not None else self._mapped_level()
 
     def _fixed_bytes(self) -> int:
-        """Bytes of the manifest, and of what will be written later."""
-        about = {k: v for k, v in self.model.manifest.items() if k in (*KEPT, "alphabet", "tables")} | {
-            "pruned": self.about(HIGHEST) | {"max_bytes": 1 << 60}
-        }
+        """Bytes of the manifest, with all numbers at their longest, and of what will be written later."""
+        about = {k: v for k, v in self.model.manifest.items() if k in (*KEPT, "alphabet")}
+        about["tables"] = {name: dict.fromkeys(entry, 1 << 40) for name, entry in self.model.manifest["tables"].items()}
+        about["pruned"] = self.about(HIGHEST) | {"max_bytes": 1 << 60}
         return len(seal(about)) + MANIFEST_ROOM + self.later_bytes
 
     def _mapped_level(self) -> int:
@@ -100,7 +113,10 @@ class Cut:
     def about(self, level: int) -> dict[str, Any]:
         """What the manifest says: the sizes are those before the cut."""
         before = self.model.manifest.get("pruned")
-        tables = {name: {"contexts": t.n_contexts, "rows": t.n_rows} for name, t in self.model.tables.items()}
+        tables = {
+            name: self._whole[name].sizes() if name in self._whole else {"contexts": t.n_contexts, "rows": t.n_rows}
+            for name, t in self.model.tables.items()
+        }
         return {
             "max_bytes": self.max_bytes,
             "min_count": max(self.min_count, before["min_count"]) if before else self.min_count,

@@ -33,16 +33,19 @@ from numba import njit
 from charstat.ngram.contexts import EXACT_ORDER, Context
 from charstat.ngram.hashing import CHARS, CLASSES_OF
 from charstat.ngram.interpolated import modified_discounts
+from charstat.ngram.table import row_symbol
 
 STEPS = 1024  # levels per factor of two
 MIDDLE = 1 << 15  # the level of 1 bit per byte
 LOWEST, HIGHEST = 1, (1 << 16) - 1  # of what can go; 0: goes first, whatever it is worth
 ROW_CREDIT = 3.3  # what a row's own worth is multiplied by
+TALLIED = 6  # counts that are told apart for the discounts, the last from there on
 USES = 64  # counts whose discount is looked up
 PRIORITY = {"p.w1": 3.0, "p.w1.w2": 2.0, "p.shapes": 0.3, "p.capital": 0.3}
 HASHED_PRIORITY, CLASSES_PRIORITY = 0.5, 0.4
 HASHED_SHARE, CLASSES_SHARE = 0.5, 0.25  # p' of hashed orders and of class contexts, of c / n
 UNSEEN = 1e-6  # p' of a symbol that the shorter context lacks
+U1 = np.uint64(1)
 
 
 def priority(context: Context) -> float:
@@ -57,10 +60,14 @@ def assumed_share(context: Context) -> float:
     return HASHED_SHARE if context.kind == CHARS else CLASSES_SHARE
 
 
-def expected_uses(counts: np.ndarray) -> np.ndarray:
-    """u(r) of r = 0 .. USES - 1: float64. counts: of all contexts, or all rows, of a table."""
-    counts_of_counts = np.bincount(np.minimum(counts, 5), minlength=6)[:5] if counts.size else np.zeros(5, np.int64)
-    discounts = modified_discounts(counts_of_counts)
+def tally(counts: np.ndarray) -> np.ndarray:
+    """How many are 0, 1, .. and how many are TALLIED - 1 or more: int64 [TALLIED]. counts: of contexts, or of rows."""
+    return np.bincount(np.minimum(counts, TALLIED - 1), minlength=TALLIED)
+
+
+def expected_uses(found: np.ndarray) -> np.ndarray:
+    """u(r) of r = 0 .. USES - 1: float64. found: tally() of all contexts, or all rows, of a table."""
+    discounts = modified_discounts(found[: TALLIED - 1])
     return np.array([0.0] + [r - discounts[min(r, 3) - 1] for r in range(1, USES)])
 
 
@@ -119,14 +126,18 @@ def row_levels(starts, counts, prior, context_uses, row_uses, factor, context_by
 
 
 @njit(cache=True, nogil=True)
-def parent_priors(starts, symbols, parents, parent_starts, parent_symbols, parent_shares, prior):
-    """prior[r] := the share that the shorter context gives to the row's symbol: float32 [rows]. Symbols rise in both."""
+def parent_priors(starts, symbols, parents, start_bits, records, rows, shares, prior):
+    """prior[r] := the share that the shorter context gives to the row's symbol: float32 [rows]. Symbols rise in both.
+
+    parents: the shorter contexts of these; start_bits, records, rows, shares: of the shorter contexts' table.
+    """
+    mask = (U1 << np.uint64(start_bits)) - U1
     for i in range(starts.shape[0] - 1):
-        a, end = np.int64(parent_starts[parents[i]]), np.int64(parent_starts[parents[i] + np.int64(1)])
+        a, end = np.int64(records[parents[i]] & mask), np.int64(records[parents[i] + np.int64(1)] & mask)
         for r in range(np.int64(starts[i]), np.int64(starts[i + 1])):
-            while a < end and parent_symbols[a] < symbols[r]:
+            while a < end and row_symbol(rows[a]) < symbols[r]:
                 a += 1
-            prior[r] = parent_shares[a] if a < end and parent_symbols[a] == symbols[r] else np.float32(UNSEEN)
+            prior[r] = shares[a] if a < end and row_symbol(rows[a]) == symbols[r] else np.float32(UNSEEN)
 
 
 @njit(cache=True, nogil=True)
@@ -153,14 +164,15 @@ def shares(starts, counts, prior, out):
 
 
 @njit(cache=True, nogil=True)
-def close_orders(starts, symbols, levels, parents, parent_starts, parent_symbols, parent_levels):
-    """A shorter context's row is worth no less than the rows of that symbol in the longer contexts that end in it."""
+def close_orders(starts, symbols, levels, parents, start_bits, records, rows, parent_levels):
+    """A shorter context's row is worth no less than the rows of that symbol in the longer contexts that end in it: see parent_priors."""
+    mask = (U1 << np.uint64(start_bits)) - U1
     for i in range(starts.shape[0] - 1):
-        a, end = np.int64(parent_starts[parents[i]]), np.int64(parent_starts[parents[i] + np.int64(1)])
+        a, end = np.int64(records[parents[i]] & mask), np.int64(records[parents[i] + np.int64(1)] & mask)
         for r in range(np.int64(starts[i]), np.int64(starts[i + 1])):
-            while a < end and parent_symbols[a] < symbols[r]:
+            while a < end and row_symbol(rows[a]) < symbols[r]:
                 a += 1
-            if a < end and parent_symbols[a] == symbols[r] and parent_levels[a] < levels[r]:
+            if a < end and row_symbol(rows[a]) == symbols[r] and parent_levels[a] < levels[r]:
                 parent_levels[a] = levels[r]
 
 

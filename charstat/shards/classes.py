@@ -108,7 +108,12 @@ def learn(surveys: Sequence[tuple[Path, Sequence[int]]], heading: np.uint64, thr
         counts = sums
     order = np.argsort(-counts, kind="stable")[:WORDS]
     words = known[order[counts[order] >= MIN_COUNT]]
-    text = np.concatenate([places[places != EMPTY] for places in _places(surveys, words)])
+    text, n = np.empty(sum(size for _, (_, size) in surveys), np.uint16), 0
+    for places in _places(surveys, words):
+        spoken = places[places != EMPTY]
+        text[n : n + spoken.size] = spoken
+        n += spoken.size
+    text = text[:n]
     classes = classes_of_places(words, text, threads)
     del text
     numbers = np.searchsorted(classes.hashes, words).astype(np.int32)

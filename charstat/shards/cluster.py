@@ -34,6 +34,12 @@ RETRIES = 2  # of a task that failed for another reason than a user's mistake
 MEMORY_SHARE = 0.7  # of the free memory, for all workers of a local cluster
 REST_BYTES = 330 << 20  # of a worker at rest, kernels compiled
 LEAST_BYTES = 64 << 20  # for a task, beside that
+QUIET = {  # of dask's own work beside tasks of minutes: 2.2 CPU seconds in 20 s of two idle workers and the scheduler, 0.5 with these
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "2s",
+    "distributed.worker.memory.monitor-interval": "250ms",
+}
 USED_SHARE = 0.75  # of a worker's limit: dask pauses a worker at 0.8, and ends it at 0.95
 
 
@@ -116,10 +122,19 @@ class Cluster:
 
 @contextmanager
 def open_cluster(
-    folder: Path, token: str, scheduler: str | None, workers: int | None, memory_bytes: int | None, threads: int | None
+    folder: Path,
+    token: str,
+    scheduler: str | None,
+    workers: int | None,
+    memory_bytes: int | None,
+    threads: int | None,
+    profile: bool = False,
 ) -> Iterator[Cluster]:
-    """A cluster whose workers were checked. ResourceError if it cannot be reached; UserError if a worker has other versions."""
+    """A cluster whose workers were checked. profile: local workers keep dask's profile of what they do, for its report. ResourceError if it
+    cannot be reached; UserError if a worker has other versions."""
     dask = distributed()
+    from dask import config as settings
+
     cores = os.cpu_count() or 1
     quiet = logging.getLogger("distributed")
     level = quiet.level
@@ -131,7 +146,7 @@ def open_cluster(
             free = free_memory_bytes() or 4 << 30
             memory_bytes = int(MEMORY_SHARE * free / workers) if memory_bytes is None else memory_bytes
             threads = max(1, cores // workers) if threads is None else threads
-            with ignored_interrupts():
+            with ignored_interrupts(), settings.set(QUIET | {"distributed.worker.profile.enabled": profile}):
                 local = dask.LocalCluster(
                     n_workers=workers, threads_per_worker=1, processes=True, memory_limit=memory_bytes, dashboard_address="127.0.0.1:0",
                     silence_logs=logging.CRITICAL,

@@ -83,7 +83,9 @@ def run_build(
             note(f"--resume: there is nothing to go on from in {folder}; this build starts afresh")
         with ExitStack() as stack:
             with steps("starting the workers"):
-                opened = open_cluster(folder, MARK, options.scheduler, options.workers, options.worker_memory, threads)
+                opened = open_cluster(
+                    folder, MARK, options.scheduler, options.workers, options.worker_memory, threads, bool(options.report)
+                )
                 cluster = stack.enter_context(opened)
             prepare_s, started = time.perf_counter() - started, time.perf_counter()
             note(f"{cluster.about}{f'; dashboard: {cluster.dashboard}' if cluster.dashboard else ''}")

@@ -34,7 +34,8 @@ from charstat.storage import DirectoryColumns, check_sums, open_model
 class Job:
     """What all tasks of a build know: kept in the work directory, so that no worker has to hold it for the others.
 
-    key: of the text, the alphabet and the contexts. backend, threads, memory_bytes: as in counting.choose_backend.
+    key: of the text, the alphabet and the contexts. backend, threads, memory_bytes: as in counting.choose_backend. min_count: what the model is
+    cut to.
     """
 
     key: str
@@ -43,6 +44,7 @@ class Job:
     backend: str
     threads: int
     memory_bytes: int
+    min_count: int = 1
 
     def store(self, folder: Path) -> str:
         """Write it there; returns the name to open it by."""
@@ -62,6 +64,7 @@ class OpenJob:
     backend: str
     threads: int
     memory_bytes: int
+    min_count: int
 
 
 @lru_cache(maxsize=2)
@@ -69,7 +72,7 @@ def open_job(folder: Path, name: str) -> OpenJob:
     job = Job(**json.loads((folder / name).read_bytes()))
     alphabet = Alphabet.from_dict(job.alphabet)
     contexts = tuple(parse_context(name) for name in job.contexts)
-    return OpenJob(job.key, alphabet, contexts, model_symbol_info(alphabet), job.backend, job.threads, job.memory_bytes)
+    return OpenJob(job.key, alphabet, contexts, model_symbol_info(alphabet), job.backend, job.threads, job.memory_bytes, job.min_count)
 
 
 def summarize(folder: Path, name: str, number: int, shard: list[Span]) -> bytes:

@@ -1,7 +1,8 @@
 """One range of identities of one context, from the tables of all shards: their rows merged by (identity, symbol), counts added.
 
 A row is one key of 64 bits, identity << 7 | symbol or identity << 24 | word id, and a count. Each shard's range is sorted already; ranges are
-merged two by two, like a tournament: log2(shards) passes over the rows, 12 bytes each, all in memory. So a range is chosen to fit.
+merged two by two, like a tournament: log2(shards) passes over the rows, 12 bytes each, all in memory. So a range is chosen to fit. Contexts
+with fewer counts than the model will have go at once: now their counts are whole.
 
 A part is a file: identities uint64 [n], starts uint32 [n + 1], rows uint32 [m], of words sums uint32 [m + 1]; starts and sums from 0.
 """
@@ -16,8 +17,9 @@ import numpy as np
 from numba import njit
 
 from charstat.ngram.contexts import Context, parse_context
-from charstat.ngram.hashing import SYMBOL_BITS, WORD_ID_BITS
+from charstat.ngram.hashing import CHARS, SYMBOL_BITS, WORD_ID_BITS
 from charstat.ngram.table import MAX_COUNT, ROW_MASK, identity_bits, pack_row, record_identity
+from charstat.pruning.worth import TALLIED
 from charstat.shards.count import open_job
 from charstat.shards.files import digest_of, finished, read_array, write_file
 from charstat.shards.words import NO_WORD
@@ -30,12 +32,13 @@ U1 = np.uint64(1)
 
 
 class Part(NamedTuple):
-    """A range of a context's identities, reduced: a file, and how many contexts and rows it has."""
+    """A range of a context's identities, reduced: a file, how many contexts and rows are in it, and what there was before the cut."""
 
     file: str
     contexts: int
     rows: int
     counted: int  # words; 0 for characters
+    whole: list[list[int]]  # tallies of all contexts, and of all rows: pruning.levels.Whole
 
 
 @njit(cache=True, nogil=True)
@@ -101,6 +104,27 @@ def _count_contexts(keys, shift):
         if i == 0 or (keys[i] >> s) != (keys[i - 1] >> s):
             n += 1
     return n
+
+
+@njit(cache=True, nogil=True)
+def _keep(keys, counts, shift, least, contexts, rows):
+    """Move the rows of contexts with `least` counts or more to the front; returns how many they are. contexts, rows: get one more at every
+    context's total and every row's count, up to the last."""
+    s, last = np.uint64(shift), np.int64(rows.shape[0] - 1)
+    i = m = np.int64(0)
+    while i < keys.shape[0]:
+        j, total = i, np.int64(0)
+        while j < keys.shape[0] and (keys[j] >> s) == (keys[i] >> s):
+            total += np.int64(counts[j])
+            rows[min(np.int64(counts[j]), last)] += 1
+            j += 1
+        contexts[min(total, last)] += 1
+        if total >= least:
+            for k in range(i, j):
+                keys[m], counts[m] = keys[k], counts[k]
+                m += 1
+        i = j
+    return m
 
 
 @njit(cache=True, nogil=True)
@@ -181,21 +205,26 @@ def merged(runs: list[tuple[np.ndarray, np.ndarray]], most: int) -> tuple[np.nda
 def reduce_part(
     folder: Path, name: str, context_name: str, part: int, part_bits: int, shards: Sequence[tuple[str, dict, str | None]]
 ) -> Part:
-    """Merge the range of the identities that start with the bits `part`. shards: (directory, the table's entry, word ids) of each."""
+    """Merge the range of the identities that start with the bits `part`, without contexts of fewer counts than the job's min_count. shards:
+    (directory, the table's entry, word ids) of each."""
     job, context = open_job(folder, name), parse_context(context_name)
-    path, key = folder / f"{context_name}-{part:04}.part", digest_of([job.key, context_name, part, part_bits, list(shards)])
+    least = 1 if context.kind == CHARS and context.param == 0 else job.min_count  # every stream falls back on order 0
+    path, key = folder / f"{context_name}-{part:04}.part", digest_of([job.key, context_name, part, part_bits, least, list(shards)])
     done = finished(path, key)
     if done is not None:
         return Part(*done)
     most = MAX_TOTAL if context.is_words else MAX_COUNT
     keys, counts = merged([shard_rows(folder, shard, context, e, ids, part, part_bits) for shard, e, ids in shards], most)
-    n, m, shift = _count_contexts(keys, shift_of(context)), keys.size, shift_of(context)
+    shift, whole = shift_of(context), np.zeros((2, TALLIED), np.int64)
+    m = _keep(keys, counts, shift, least, *whole)
+    keys, counts = keys[:m], counts[:m]
+    n = _count_contexts(keys, shift)
     identities, starts, rows = np.empty(n, np.uint64), np.empty(n + 1, np.uint32), np.empty(m, np.uint32)
     sums = np.empty(m + 1, np.uint32) if context.is_words else NO_IDS
     _lay_out(keys, counts, shift, identities, starts, rows, sums)
     counted = int(counts.sum(dtype=np.int64)) if context.is_words else 0
     del keys, counts
-    found = Part(path.name, n, m, counted)
+    found = Part(path.name, n, m, counted, whole.tolist())
     write_file(path, [identities, starts, rows, sums], key, lambda: list(found))
     return found
 

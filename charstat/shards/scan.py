@@ -1,8 +1,8 @@
 """The first pass: text from anywhere into files of pieces, with how often each character occurs; then shards of whole pieces.
 
 A file of the work directory holds pieces of at most PIECE_CHARS characters, in UTF-8, one after another in the text's order. Many input
-files are read by the workers, a group at a time; any other text (one file, the hub, standard input), and a text that is cut with --limit,
-by the process that builds, as a stream.
+files are read by the workers, a group at a time, and large ones in parts; any other text (a small file, the hub, standard input), and a text
+that is cut with --limit, by the process that builds, as a stream.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from charstat.alphabet import CODE_POINTS, count_code_points
 from charstat.errors import ResourceError
 from charstat.shards.files import finished, read_array, write_file
 from charstat.texts.collection import Collection, file_bytes
+from charstat.texts.parts import PART_BYTES, FilePart, can_be_cut, cut_file, part_pieces
 
 PIECE_CHARS = 1 << 21
-GROUP_BYTES = 1 << 26  # input files that one task reads, together
 
 
 class Span(NamedTuple):
@@ -41,6 +41,11 @@ class Scanned:
     points: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    part_of: str = ""  # the input file, where it is not whole
+
+    @property
+    def chars(self) -> int:
+        return sum(chars for _, chars in self.pieces)
 
     def spans(self) -> Iterator[Span]:
         at = 0
@@ -49,12 +54,20 @@ class Scanned:
             at += n_bytes
 
 
-def groups_of(files: Sequence[Path], group_bytes: int = GROUP_BYTES) -> Iterator[list[Path]]:
-    """Consecutive files, as many together as have group_bytes on disk."""
+def groups_of(files: Sequence[Path], group_bytes: int = PART_BYTES) -> Iterator[list[Path] | FilePart]:
+    """Consecutive files, as many together as have group_bytes on disk; a larger one in parts, if it can be cut. CorpusError if it cannot be
+    read."""
     group, held = [], 0
     for path in files:
+        size = file_bytes(path)
+        if size > 2 * group_bytes and can_be_cut(path):
+            if group:
+                yield group
+            yield from cut_file(path, 0, size, group_bytes)
+            group, held = [], 0
+            continue
         group.append(path)
-        held += file_bytes(path)
+        held += size
         if held >= group_bytes:
             yield group
             group, held = [], 0
@@ -62,10 +75,13 @@ def groups_of(files: Sequence[Path], group_bytes: int = GROUP_BYTES) -> Iterator
         yield group
 
 
-def scan_files(folder: Path, number: int, key: str, files: Collection, piece_chars: int) -> Scanned:
-    """Read a group of files. CorpusError for a bad one, unless bad ones are skipped."""
-    text = (piece for one in files.files for piece in files.pieces_of(one))
-    return scan_stream(folder, number, key, text, piece_chars, skipped=files.skipped)
+def scan_files(folder: Path, number: int, key: str, files: Collection, piece_chars: int, part: FilePart | None = None) -> Scanned:
+    """Read a group of files, or a part of a single one. CorpusError for a bad one, unless bad ones are skipped."""
+    if part is None:
+        text = (piece for one in files.files for piece in files.pieces_of(one))
+        return scan_stream(folder, number, key, text, piece_chars, skipped=files.skipped)
+    text = files.checked(part.path, lambda: part_pieces(part, files.text_field))
+    return scan_stream(folder, number, key, text, piece_chars, skipped=files.skipped, part_of=str(part.path))
 
 
 def scan_stream(
@@ -76,13 +92,14 @@ def scan_stream(
     piece_chars: int,
     limit: int | None = None,
     skipped: dict[Path, str] | None = None,
+    part_of: str = "",
 ) -> Scanned:
     """Write a stream of text as pieces, unless that is done already. limit: of characters in all."""
     path = folder / f"text-{number:06}.text"
     done = finished(path, key)
     if done is not None:
         return Scanned(**done)
-    about, tally = Scanned(path.name), np.zeros(CODE_POINTS, np.int64)
+    about, tally = Scanned(path.name, part_of=part_of), np.zeros(CODE_POINTS, np.int64)
 
     def parts() -> Iterator[bytes]:
         for piece in cut(text, piece_chars, limit):
@@ -152,6 +169,16 @@ def last_text(folder: Path, spans: Sequence[Span], chars: int) -> str:
         parts.append(text[max(0, len(text) - missing) :])
         missing -= len(parts[-1])
     return "".join(reversed(parts))
+
+
+def tally_after(folder: Path, spans: Iterable[Span], end: int) -> np.ndarray:
+    """How often each code point occurs after the first `end` characters: int64 [0x110000]."""
+    counts, at = np.zeros(CODE_POINTS, np.int64), 0
+    for span in spans:
+        if at + span.chars > end:
+            counts += count_code_points(span_text(folder, span)[max(0, end - at) :], 1)
+        at += span.chars
+    return counts
 
 
 def tally_of(scans: Iterable[Scanned]) -> np.ndarray:

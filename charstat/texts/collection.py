@@ -46,17 +46,21 @@ class Collection:
             tell(done, total)
 
     def pieces_of(self, path: Path) -> Iterator[str]:
-        """The text of one of the files. With skip_bad, it is read twice: what was given out cannot be taken back."""
+        """The text of one of the files; nothing of one that is left out."""
+        return self.checked(path, lambda: file_pieces(path, self.text_field))
+
+    def checked(self, path: Path, pieces: Callable[[], Iterator[str]]) -> Iterator[str]:
+        """What `pieces` gives of a file. With skip_bad, it is asked twice: what was given out cannot be taken back."""
         if self.skip_bad:
             if path in self.skipped:
                 return
             try:
-                for _ in file_pieces(path, self.text_field):
+                for _ in pieces():
                     pass
             except CorpusError as e:
                 self.skipped[path] = str(e)
                 return
-        yield from file_pieces(path, self.text_field)
+        yield from pieces()
 
     def check_repeated(self) -> None:
         """CorpusError if two files hold the same bytes, or with skip_bad the second is left out. Reads only files of equal size."""

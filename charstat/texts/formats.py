@@ -54,29 +54,32 @@ def file_pieces(path: Path, field: str = DEFAULT_FIELD) -> Iterator[str]:
     return line_pieces(blocks, str(path), field) if inside in LINES else plain_pieces(blocks, str(path))
 
 
-def plain_pieces(blocks: Iterable[bytes], shown: str) -> Iterator[str]:
-    """The text of one document, given as blocks of UTF-8. shown: what messages call it. CorpusError for anything else than UTF-8."""
+def plain_pieces(blocks: Iterable[bytes], shown: str, first: int = 0, closes: bool = True) -> Iterator[str]:
+    """The text of one document, given as blocks of UTF-8. shown: what messages call it; first: the offset of its first byte; closes: a newline
+    ends it. CorpusError for anything else than UTF-8."""
     last = "\n"
-    for piece, _ in decoded(_without_mark(blocks), shown):
+    for piece, _ in decoded(blocks if first else _without_mark(blocks), shown, first):
         yield piece
         last = piece[-1:] or last
-    if last != "\n":
+    if closes and last != "\n":
         yield "\n"
 
 
-def line_pieces(blocks: Iterable[bytes], shown: str, field: str) -> Iterator[str]:
-    """The documents in the text field of JSON lines. CorpusError with line and offset for a line that has none."""
-    rest, offset, number = b"", 0, 0  # rest: the start of a line that has not ended yet; offset: where it starts
+def line_pieces(blocks: Iterable[bytes], shown: str, field: str, first: int = 0) -> Iterator[str]:
+    """The documents in the text field of JSON lines. first: the offset of the first byte. CorpusError with line and offset for a line that
+    has none."""
+    rest, offset, number = b"", first, 0  # rest: the start of a line that has not ended yet; offset: where it starts
 
     def documents(lines: list[bytes]) -> Iterator[str]:
         nonlocal offset, number
         for line in lines:
             number += 1
             if line.strip():
-                yield document(_field_of(line, field), f"{shown!r}, line {number:,} at byte offset {offset:,}")
+                place = "the line" if first else f"line {number:,}"
+                yield document(_field_of(line, field), f"{shown!r}, {place} at byte offset {offset:,}")
             offset += len(line) + 1
 
-    for block in _without_mark(blocks):
+    for block in blocks if first else _without_mark(blocks):
         head, newline, tail = block.rpartition(b"\n")
         if newline:
             yield "".join(documents((rest + head).split(b"\n")))
