@@ -47,7 +47,7 @@ from charstat.mixers.state import (
 from charstat.ngram.classes import class_features, find_word, follow_topic
 from charstat.ngram.hashing import CHARS, char_identity, mix64, push_symbol, word_hash, word_identity
 from charstat.ngram.match import expected_symbol, length_bucket, match_length
-from charstat.ngram.overlay import find_slot, slot_list
+from charstat.ngram.overlay import bring_contexts, find_slot, slot_list
 from charstat.ngram.table import find_context
 from charstat.ngram.words import (
     FIRST_KIND,
@@ -240,6 +240,8 @@ def prepare(fixed, s):
         cursor, fixed.chains.first_word, s.identities, s.keys, s.history, s.features, mix64(s.word[HASH]), mix64(s.word[LOWER_HASH]),
         t.families, t.buckets, t.records, t.rows, slots, s.static_rows, s.word_rows, s.touched,
     )  # fmt: skip
+    if s.overlay.base_slots.shape[1] > 0:
+        bring_contexts(s.overlay, s.keys, s.touched)
     online_order = find_online(s.online, s.keys, t.families, slots, s.overlay.pool, s.touched)
     cursor[EXPECTED_SYMBOL] = np.int64(-1) if cursor[MATCH_OFF] else expected_symbol(s.match)
     cursor[MATCH_BUCKET] = length_bucket(match_length(s.match))

@@ -20,7 +20,7 @@ from charstat.mixers.back_off import back_off
 from charstat.mixers.evidence import SILENT, learn_evidence, look_up_evidence
 from charstat.mixers.logistic import learn_weights, logit, mix, squash, sum_rows
 from charstat.ngram.hashing import mix64
-from charstat.ngram.overlay import find_slot, slot_list
+from charstat.ngram.overlay import bring_contexts, find_slot, slot_list
 from charstat.ngram.table import find_context
 from charstat.tokens.contexts import push_tokens, push_word, token_identity
 from charstat.tokens.layout import HIT_LEVELS, TokenRates
@@ -113,6 +113,8 @@ def prepare(fixed, s):
         identities[f] = identity
         keys[f] = mix64(identity + U1) if position >= families[f, REACH] else U0
         static_rows[f, START] = families[f, BUCKET_AT] + np.int64(identity >> np.uint64(width - families[f, BITS]))
+    if s.overlay.base_slots.shape[1] > 0:
+        bring_contexts(s.overlay, keys, t)
     for f in range(n):
         t[f] = np.int64(slots[f, (keys[f] >> np.uint64(20)) & mask, 0])
     for f in range(n):

@@ -22,13 +22,13 @@ from charstat.arguments import check_whole
 from charstat.errors import ArgumentError, StateError
 from charstat.mixers.evidence import count_states, online_states, ratio_bins
 from charstat.mixers.layout import ChainBounds
-from charstat.ngram.overlay import DEFAULT_LIMIT, ensure_room, new_overlay
+from charstat.ngram.overlay import DEFAULT_LIMIT, Overlay, ensure_room, new_overlay, shared
 from charstat.tokens.advice import TokenAdvice, check_shape, check_sums, probabilities
 from charstat.tokens.contexts import Pieces, TokenContext
 from charstat.tokens.counting import id_bits
 from charstat.tokens.kernels import add_up_advice, run
 from charstat.tokens.layout import TokenLayout, TokenRates
-from charstat.tokens.match import ensure_match_room, new_match
+from charstat.tokens.match import TokenMatch, ensure_match_room, new_match
 from charstat.tokens.online import RECENT_DECAY, WORD_DECAY
 from charstat.tokens.start import TokenStart, pack, unpack
 from charstat.tokens.state import CLOCK, FAMILY_COLUMNS, PREPARED, TREE_READY, WARM, Fixed, TokenState, new_token_mixer, new_token_state
@@ -139,6 +139,7 @@ class TokenStream:
             unpack(self._start, mixer, self.layout)
         self._state = new_token_state(self.layout, new_overlay(self.layout.families), new_match(), mixer)
         self._state.cursor[WARM] = self._start is not None
+        self._block = -1
 
     @property
     def state(self) -> TokenState:
@@ -150,6 +151,7 @@ class TokenStream:
         """A stream that has learned the same and goes its own way; the tables are shared."""
         other = object.__new__(TokenStream)
         other.__dict__.update(self.__dict__)
+        self._move_to(shared(self.state.overlay, BLOCK, self._limit), self.state.match)
         s = self.state
         copied = {name: part.copy() for name, part in s._asdict().items() if isinstance(part, np.ndarray)}
         mixer = type(s.mixer)(*(part.copy() for part in s.mixer))
@@ -198,8 +200,14 @@ class TokenStream:
         return nats, out, found
 
     def _blocks(self, n: int, advised: bool) -> Iterator[tuple[int, int]]:
+        """(start, end) of pieces of n tokens. None reaches beyond a block of the stream, at whose start it forgets what is beyond the limit, so
+        that no result depends on how a text is cut into calls."""
         size = BLOCK if not advised else max(1, min(BLOCK, ADVICE_BYTES // (8 * self.experts * (self.vocab_size + 1))))
-        return ((at, min(at + size, n)) for at in range(0, n, size))
+        first, at = int(self.state.cursor[CLOCK]), 0
+        while at < n:
+            end = min(n, at + size, at + BLOCK - (first + at) % BLOCK)
+            yield at, end
+            at = end
 
     def _checked_advice(self, advice: TokenAdvice | None, n: int) -> Callable[[int, int], np.ndarray] | None:
         """What gives checked probabilities float32 [m, E, V] for a block; an array is checked as a whole before anything is learned."""
@@ -228,8 +236,15 @@ class TokenStream:
 
     def _make_room(self) -> None:
         s = self.state
+        if int(s.cursor[CLOCK]) // BLOCK == self._block:
+            return
+        self._block = int(s.cursor[CLOCK]) // BLOCK
         overlay = ensure_room(s.overlay, BLOCK, int(s.cursor[CLOCK]), self._limit)
-        match = ensure_match_room(s.match, BLOCK)
+        self._move_to(overlay, ensure_match_room(s.match, BLOCK))
+
+    def _move_to(self, overlay: Overlay, match: TokenMatch) -> None:
+        """Go on with the same contents in other arrays."""
+        s = self.state
         if overlay is not s.overlay or match is not s.match:
             s.cursor[PREPARED] = s.cursor[TREE_READY] = 0
             self._state = s._replace(overlay=overlay, match=match)
