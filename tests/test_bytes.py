@@ -1,6 +1,8 @@
 """Models of bytes: a byte is a character, any byte; what goes in and comes out is bytes."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -184,3 +186,15 @@ def test_bytes_on_the_command_line(tmp_path, monkeypatch):
         assert refused.exit_code == 2 and says in refused.output, refused.output
     (tmp_path / "data.bin").write_bytes(data[1:])
     assert "has changed since the model was built" in run("eval").output
+
+
+def test_the_page_on_bytes_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.bin").write_bytes(ALL * 20 + b"some words " * 50)
+    page = (Path(__file__).parents[1] / "docs" / "bytes.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    names = {"charstat": charstat, "data": (tmp_path / "data.bin").read_bytes()}
+    exec(compile(first, "bytes.md", "exec"), names)  # noqa: S102
+    assert names["bits"].size == len(b"\x00\xff some bytes") and names["model"].alphabet.of_bytes
+    exec(compile(second, "bytes.md", "exec"), names)  # noqa: S102
+    assert names["tokens"].vocab_size == 256

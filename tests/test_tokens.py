@@ -1,8 +1,10 @@
 """Models of token ids: counting, the stream against its twin, storage, and what bad input says."""
 
 import itertools
+import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_twin import TokenTwin
 
+import charstat
 import charstat.manifest
 from charstat import TokenModel, build_tokens
 from charstat.errors import ArgumentError, ContextError, FormatError, MergeError, StateError, UserError
@@ -514,3 +517,51 @@ def contents(table):
         identity: dict(zip(table.rows[a:b].tolist(), counts[a:b], strict=True))
         for identity, a, b in zip(table.identities().tolist(), starts, starts[1:], strict=False)
     }
+
+
+def test_what_streams_have_seen_adds_up(model, new_ids):
+    """Streams over parts of a text, each with the text before it: their counts are the whole text's, in every array."""
+    long = np.concatenate([new_ids, new_ids[::-1], new_ids[:900]])
+    streams, parts, at = [], [long[:700], long[700:701], long[701:]], 0
+    for part in parts:
+        streams.append(model.stream())
+        streams[-1].reset(history=long[:at])
+        streams[-1].score(part)
+        at += part.size
+    names = [c.name for c in model.contexts]
+    whole = build_tokens(long, model.vocab_size, contexts=names, token_bytes=model.token_bytes, backend="cpu")
+    first, *others = [TokenModel.seen(stream.fork()) for stream in streams]
+    for other in others:
+        first = TokenModel.merge(first, other)
+    assert first.tokens == long.size and all(np.array_equal(first.columns[name], values) for name, values in whole.columns.items())
+    counted = build_tokens(long[:700], model.vocab_size, contexts=names, token_bytes=model.token_bytes, backend="cpu")
+    assert all(np.array_equal(TokenModel.seen(streams[0]).columns[name], values) for name, values in counted.columns.items())
+    assert TokenModel.seen(fresh(model)).tokens == 0
+
+
+def test_what_a_stream_has_forgotten_is_no_count(model, new_ids):
+    bounded = fresh(model, overlay_limit=2048)
+    bounded.score(np.tile(new_ids, 8))
+    with pytest.raises(StateError, match="has forgotten some of what it saw"):
+        TokenModel.seen(bounded)
+
+
+def test_history_is_context_only(model, new_ids):
+    stream = model.stream()
+    stream.reset(history=new_ids[:500])
+    twin = fresh(model)
+    twin.score(new_ids[:500])
+    assert np.array_equal(stream.state.history, twin.state.history) and np.array_equal(stream.state.match.state, twin.state.match.state)
+    assert not stream.state.overlay.used.any() and stream.state.mixer.node_n.max() < twin.state.mixer.node_n.max()
+    with pytest.raises(ArgumentError, match=r"history\[0\]"):
+        stream.reset(history=[model.vocab_size])
+
+
+def test_the_page_on_ranks_runs(new_ids, model):
+    page = (Path(__file__).parents[1] / "docs" / "ranks.md").read_text(encoding="utf-8")
+    names = {"charstat": charstat, "ids": new_ids, "n": 300, "vocab": model.vocab_size, "pieces": model.token_bytes, "model": model}
+    for block in re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE):
+        exec(compile(block, "ranks.md", "exec"), names)  # noqa: S102
+    whole = build_tokens(new_ids, model.vocab_size, token_bytes=model.token_bytes)
+    assert all(np.array_equal(names["whole"].columns[name], values) for name, values in whole.columns.items())
+    assert names["grown"].tokens == model.tokens + new_ids.size

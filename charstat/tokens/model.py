@@ -47,6 +47,7 @@ from charstat.tokens.contexts import (
 from charstat.tokens.counting import count_on_cpu, count_on_device, id_bits
 from charstat.tokens.cutting import MEASURED_TOKENS, check_cut, cut
 from charstat.tokens.layout import TokenLayout
+from charstat.tokens.seen import seen_tables
 from charstat.tokens.start import TokenStart, start_size
 from charstat.tokens.stream import TokenStream, check_ids, learn_start
 from charstat.tokens.table import TokenTable, merge_token_tables, table_bits
@@ -187,6 +188,19 @@ class TokenModel:
         if verify == "full":
             check_sums(path, manifest, columns)
         return model
+
+    @classmethod
+    def seen(cls, stream: TokenStream) -> TokenModel:
+        """What a stream has seen, counted without decay: the model that build_tokens() counts of these ids, for merge().
+
+        The ids are those since reset(), and its `history` the text before them. StateError if the stream no longer knows all of it: if it forgot
+        old contexts (overlay_limit), or met more than 128 different tokens after one context.
+        """
+        model, tables = stream.model, seen_tables(stream)
+        observed = stream.observed_leaves()
+        counts = np.bincount(model.columns["id_of"][observed], minlength=model.vocab_size).astype(np.uint32)
+        columns = {name: model.columns[name] for name in ("id_of", "piece_bytes", "piece_ends")} | {"counts": counts, "start": NOTHING}
+        return _finish(tables, columns, {"text": {"tokens": int(observed.size)}}, None)
 
     def _check_values(self) -> None:
         """ValueError unless every value is one that the kernels can trust."""

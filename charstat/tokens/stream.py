@@ -26,7 +26,7 @@ from charstat.ngram.overlay import DEFAULT_LIMIT, Overlay, ensure_room, new_over
 from charstat.tokens.advice import TokenAdvice, check_shape, check_sums, probabilities
 from charstat.tokens.contexts import Pieces, TokenContext
 from charstat.tokens.counting import id_bits
-from charstat.tokens.kernels import add_up_advice, run
+from charstat.tokens.kernels import add_up_advice, pass_over, run
 from charstat.tokens.layout import TokenLayout, TokenRates
 from charstat.tokens.match import TokenMatch, ensure_match_room, new_match
 from charstat.tokens.online import RECENT_DECAY, WORD_DECAY
@@ -132,14 +132,18 @@ class TokenStream:
             rates=np.array(astuple(self.rates)),
         )
 
-    def reset(self) -> None:
-        """Start a text; what was learned from an earlier one is forgotten."""
+    def reset(self, history: Any = None) -> None:
+        """Start a text; what was learned from an earlier one is forgotten. history: ids before it, context only. ArgumentError: as for score()."""
+        before = check_ids([] if history is None else history, self.vocab_size, "history")
         mixer = new_token_mixer(self.layout, self.rates, self.model.tree)
         if self._start is not None:
             unpack(self._start, mixer, self.layout)
         self._state = new_token_state(self.layout, new_overlay(self.layout.families), new_match(), mixer)
         self._state.cursor[WARM] = self._start is not None
         self._block = -1
+        if before.size:
+            self._state = self._state._replace(match=ensure_match_room(self._state.match, before.size))
+            pass_over(self._fixed, self._state, before)
 
     @property
     def state(self) -> TokenState:
@@ -253,6 +257,12 @@ class TokenStream:
         if not self.state.tree_mass.size:
             v, f = self.vocab_size, self.layout.families
             self._state = self.state._replace(tree_mass=np.zeros((2 * v, 2 * f), np.int32), tree_kinds=np.zeros((2 * v, f), np.int32))
+
+    def observed_leaves(self) -> np.ndarray:
+        """The leaves of the ids observed since reset(), its history aside: uint16 [n]."""
+        s = self.state
+        end = int(s.match.state[0])
+        return s.match.text[end - int(s.cursor[CLOCK]) : end]
 
     @property
     def n_bytes(self) -> int:
