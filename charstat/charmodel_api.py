@@ -76,14 +76,16 @@ class EvalResult:
 def evaluate(model: CharModel, stream: Iterable[str] | bytes, progress: Callable[[int], None] | None = None) -> EvalResult:
     """Replay the contest's scoring: reset, then for every character predict, score, observe.
 
-    model: anything with the three methods. stream: a text, whole or in pieces; bytes for a model of bytes, where a character is a byte. Models that can guess and score in one compiled loop (guess_and_score(text) ->
-    (guesses, bits)) are asked to; the result is the same. progress: told how many characters are done.
+    model: anything with the three methods. stream: a text, whole or in pieces; for a model of bytes (its alphabet is of bytes), bytes. Models
+    that can guess and score in one compiled loop (guess_and_score(text) -> (guesses, bits)) are asked to; the result is the same. progress: told
+    how many characters are done.
     """
     for step in ("reset", "predict", "observe"):
         if not callable(getattr(model, step, None)):
             raise ArgumentError(f"a CharModel has reset(), predict() and observe(); {type(model).__name__} has no {step}()")
     check_call(progress, "progress")
-    if not isinstance(stream, str | bytes | bytearray):
+    of_bytes = getattr(getattr(model, "alphabet", None), "of_bytes", False) and isinstance(stream, bytes | bytearray)
+    if not isinstance(stream, str) and not of_bytes:
         try:
             pieces = iter(stream)
         except TypeError:  # subtle: an array without dimensions has __iter__, too
@@ -92,7 +94,7 @@ def evaluate(model: CharModel, stream: Iterable[str] | bytes, progress: Callable
         for piece in pieces:
             check_text(piece, "the text to evaluate on, or each piece of it,")
         stream = "".join(pieces)
-    text = bytes(stream) if isinstance(stream, bytearray) else stream
+    text = bytes(stream) if of_bytes else stream
     correct, bits = np.zeros(len(text), bool), np.zeros(len(text))
     started = time.perf_counter()
     model.reset()
