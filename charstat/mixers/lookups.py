@@ -213,9 +213,11 @@ def find_static(
 
 
 @njit(cache=True, nogil=True)
-def find_online(online, keys, families, slots, pool, touched):
+def find_online(online, keys, families, overlay, touched):
     """Overlay slot and list of every context; returns the longest character order with a list, plus 1."""
-    longest = 0
+    slots, pool, longest = overlay.slots, overlay.pool, 0
+    if overlay.base_slots.shape[1] > 0:  # subtle: here and not in prepare, which is inlined into everything, where a branch costs much
+        bring_contexts(overlay, keys, touched)
     for f in range(families.shape[0]):
         online[f, LIST] = online[f, LENGTH] = 0
         if keys[f] != U0:
@@ -240,9 +242,7 @@ def prepare(fixed, s):
         cursor, fixed.chains.first_word, s.identities, s.keys, s.history, s.features, mix64(s.word[HASH]), mix64(s.word[LOWER_HASH]),
         t.families, t.buckets, t.records, t.rows, slots, s.static_rows, s.word_rows, s.touched,
     )  # fmt: skip
-    if s.overlay.base_slots.shape[1] > 0:
-        bring_contexts(s.overlay, s.keys, s.touched)
-    online_order = find_online(s.online, s.keys, t.families, slots, s.overlay.pool, s.touched)
+    online_order = find_online(s.online, s.keys, t.families, s.overlay, s.touched)
     cursor[EXPECTED_SYMBOL] = np.int64(-1) if cursor[MATCH_OFF] else expected_symbol(s.match)
     cursor[MATCH_BUCKET] = length_bucket(match_length(s.match))
     select_rows(s.selected, fixed.first_rows, cursor, s.history, s.features, fixed.info.kind, static_order, online_order, word_hits)
