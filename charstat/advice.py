@@ -75,7 +75,7 @@ def checked_vocab(vocab: Sequence[str], unknown: str | None) -> list[str]:
     if unknown is not None and unknown not in names:
         raise ArgumentError(f"unknown is {unknown!r}, which vocab does not have")
     for name in names:
-        if name != unknown and not (isinstance(name, str) and len(name) == 1):
+        if name != unknown and not (isinstance(name, str | bytes) and len(name) == 1):
             raise ArgumentError(
                 f"vocab has {name!r}, which is no character: name the entry for all others with unknown=, and spell out bytes and tokens"
             )

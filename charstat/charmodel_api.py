@@ -73,17 +73,19 @@ class EvalResult:
         return {k: v for k, v in asdict(self).items() if k not in ("correct", "bits")}
 
 
-def evaluate(model: CharModel, stream: Iterable[str], progress: Callable[[int], None] | None = None) -> EvalResult:
+def evaluate(model: CharModel, stream: Iterable[str] | bytes, progress: Callable[[int], None] | None = None) -> EvalResult:
     """Replay the contest's scoring: reset, then for every character predict, score, observe.
 
-    model: anything with the three methods. Models that can guess and score in one compiled loop (guess_and_score(text) ->
-    (guesses, bits)) are asked to; the result is the same. progress: told how many characters are done.
+    model: anything with the three methods. stream: a text, whole or in pieces; for a model of bytes (its alphabet is of bytes), bytes. Models
+    that can guess and score in one compiled loop (guess_and_score(text) -> (guesses, bits)) are asked to; the result is the same. progress: told
+    how many characters are done.
     """
     for step in ("reset", "predict", "observe"):
         if not callable(getattr(model, step, None)):
             raise ArgumentError(f"a CharModel has reset(), predict() and observe(); {type(model).__name__} has no {step}()")
     check_call(progress, "progress")
-    if not isinstance(stream, str):
+    of_bytes = getattr(getattr(model, "alphabet", None), "of_bytes", False) and isinstance(stream, bytes | bytearray)
+    if not isinstance(stream, str) and not of_bytes:
         try:
             pieces = iter(stream)
         except TypeError:  # subtle: an array without dimensions has __iter__, too
@@ -92,7 +94,7 @@ def evaluate(model: CharModel, stream: Iterable[str], progress: Callable[[int], 
         for piece in pieces:
             check_text(piece, "the text to evaluate on, or each piece of it,")
         stream = "".join(pieces)
-    text = stream
+    text = bytes(stream) if of_bytes else stream
     correct, bits = np.zeros(len(text), bool), np.zeros(len(text))
     started = time.perf_counter()
     model.reset()
@@ -100,11 +102,12 @@ def evaluate(model: CharModel, stream: Iterable[str], progress: Callable[[int], 
     has_bits = True
     for at in range(0, len(text), CHUNK_CHARS):
         piece = text[at : at + CHUNK_CHARS]
+        units = [piece[i : i + 1] for i in range(len(piece))]  # subtle: iterating over bytes gives numbers
         if fast is not None:
             guesses, bits[at : at + len(piece)] = fast(piece)
-            correct[at : at + len(piece)] = [g == c for g, c in zip(guesses, piece, strict=True)]
+            correct[at : at + len(piece)] = [g == c for g, c in zip(guesses, units, strict=True)]
         else:
-            for i, char in enumerate(piece, at):
+            for i, char in enumerate(units, at):
                 correct[i], bits[i] = _score_one(model.predict(), char)
                 model.observe(char)
             has_bits = has_bits and not np.isnan(bits[at : at + len(piece)]).any()

@@ -29,7 +29,7 @@ from charstat import __version__, console, kernel_cache
 from charstat.auditing.command import audit_command
 from charstat.codec.commands import add_commands as add_codec_commands
 from charstat.contest.commands import add_commands as add_contest_commands
-from charstat.errors import CharstatError, CorpusError, GateMissed, ResourceError
+from charstat.errors import CharstatError, CorpusError, GateMissed, ResourceError, UserError
 from charstat.explaining.command import explain_command
 from charstat.facts import (
     HUB_NAME,
@@ -195,6 +195,8 @@ def cli(debug: bool) -> None:
 @click.option(
     "--out", type=click.Path(), metavar="DIR", help=f"Model directory to write.  [default: {MODELS}/<text>-o<order>..., see above]"
 )
+@click.option("--bytes", "of_bytes", is_flag=True,
+              help="Count bytes instead of characters, any bytes; of a file as they are, of other texts in UTF-8. --limit and --held-out count bytes.")  # fmt: skip
 @click.option("--engine", type=click.Choice(["local", "dask"]), default="local", show_default=True,
               help="dask: count in shards, on workers of this machine or of a cluster, each within its memory.")  # fmt: skip
 @click.option("--scheduler", metavar="ADDRESS", help="dask: the scheduler of a cluster, such as tcp://host:8786.  [default: this machine]")
@@ -212,7 +214,7 @@ def cli(debug: bool) -> None:
 def build(
     data: str | None, text_field: str | None, skip_bad_files: bool, order: int, contexts: str | None, models: str, limit: int | None,
     held_out: int, backend: str, threads: int | None, max_bytes: int | None, min_count: int, packed: bool | None, memory: int | None,
-    out: str | None, engine: str, as_json: bool, **dask: Any,
+    out: str | None, of_bytes: bool, engine: str, as_json: bool, **dask: Any,
 ) -> None:  # fmt: skip
     """Count a text and write a model directory.
 
@@ -232,6 +234,8 @@ def build(
 
     options = Options(**dask)
     options.check(engine, memory)
+    if engine == "dask" and of_bytes:
+        raise click.UsageError("--bytes: shards are counted in characters, so not with --engine dask yet")
     corpus = open_corpus(HUB_NAME if data is None else data, text_field, skip_bad_files)
     steps = Steps()
     with steps("loading the compiled kernels"):
@@ -248,14 +252,14 @@ def build(
 
     def place() -> Path:
         target = check_out(
-            default_out(corpus, order, contexts, limit, held_out, wanted, size) if out is None else out, describe(corpus)["path"]
+            default_out(corpus, order, contexts, limit, held_out, wanted, size, of_bytes) if out is None else out, describe(corpus)["path"]
         )
         DirectoryColumns(target).discard()  # fails before the text is read if the place cannot be written
         return target
 
-    def read() -> tuple[str, dict]:
+    def read() -> tuple[str | bytes, dict]:
         with steps.reading(corpus.name) as progress, energy_meter(counter) as meter:
-            text = corpus.text("train", limit, progress)
+            text = corpus.data("train", limit) if of_bytes else corpus.text("train", limit, progress)
         return text, meter.report().as_phase("read")
 
     target, started = place(), time.perf_counter()
@@ -335,9 +339,11 @@ def evaluate_command(
     built_from = model.manifest.get("data") or {}
     chosen = parse_models(model.models[:1]) if chosen is None else chosen
     check_models(chosen, model.contexts, model.pruned)
+    if report is not None and model.alphabet.of_bytes:
+        raise UserError("--report sorts characters by kind, and this is a model of bytes: leave it out")
     corpus = corpus_of(built_from, path) if corpus is None else corpus
     with steps.reading(corpus.name) as progress:
-        text = corpus.text(split, chars or None, progress)
+        text = corpus.data(split, chars or None) if model.alphabet.of_bytes else corpus.text(split, chars or None, progress)
     if not text:
         raise CorpusError(f"the {split} split of {corpus.name!r} is empty: choose another --split or --data")
     notes = [SAMPLE_NOTE] if corpus.kind == "sample" else []
@@ -468,16 +474,16 @@ def prune_command(
     (entropy pruning), for all tables together. The new model says what it lacks; its counts are no longer whole, so that it cannot be
     merged, and the models that need all counts do not open on it.
     """
-    from charstat.auditing.sources import file_text
+    from charstat.auditing.sources import BYTES, TEXT, file_units
     from charstat.progress import Steps
     from charstat.report import show_model
 
     if max_bytes is None and min_count == 1:
         raise click.UsageError("nothing to cut: say --max-bytes SIZE, --min-count N or both")
     target = check_out(out)
-    held_out = "" if text_path is None else file_text(text_path, 0, None)
     steps = Steps()
     model = _load(path, steps)
+    held_out = "" if text_path is None else file_units(BYTES if model.alphabet.of_bytes else TEXT, text_path, 0, None)
     with steps("cutting", total=1) as tell:
         from charstat.pruning.cut import prune
 

@@ -157,6 +157,16 @@ class Corpus:
             progress(1, 1)
         return text
 
+    def data(self, split: str, limit: int | None = None) -> bytes:
+        """The bytes of one split, or its first `limit`: of a FILE as they are, whatever they are, split 90/5/5 by their number; of any other text
+        its characters in UTF-8. Errors: as for text()."""
+        split = normalise_split(split)
+        if self.kind != "file":
+            return self.text(split, limit).encode("utf-8", "surrogatepass")[:limit]
+        size = os.path.getsize(self._path)
+        first, stop = _cuts(size)[split]
+        return b"".join(_read(self._path, first, stop if limit is None else min(stop, first + limit), _CHUNK))
+
     def fingerprint(self, split: str, *sizes: int) -> list[dict]:
         """text_fingerprint() of the split's characters in stretches of these sizes, one after another, and "chars" of what follows.
 
@@ -171,6 +181,14 @@ class Corpus:
                 missing, piece = missing - min(missing, len(piece)), piece[missing:]
             found.append({"chars": size - missing, "sha256": digest.hexdigest()})
         return [*found, {"chars": len(piece) + sum(map(len, pieces))}]
+
+    def data_fingerprint(self, split: str, *sizes: int) -> list[dict]:
+        """fingerprint() of the split's bytes (data)."""
+        data, at, found = self.data(split), 0, []
+        for size in sizes:
+            found.append(text_fingerprint(data[at : at + size]))
+            at += size
+        return [*found, {"chars": max(0, len(data) - at)}]
 
     def pieces(self, split: str, limit: int | None = None, progress: Progress | None = None) -> Iterator[str]:
         """The text of a split in pieces, which are not held. limit: nothing beyond so many characters is needed. progress, errors: see text()."""
@@ -254,10 +272,13 @@ def normalise_split(name: str) -> str:
     return _ALIASES[name]
 
 
-def text_fingerprint(text: str, end: int | None = None) -> dict:
-    """Of text[:end]: {"chars": length in characters, "sha256": hex digest of the UTF-8 bytes}; lone surrogates count as three bytes."""
+def text_fingerprint(text: str | bytes, end: int | None = None) -> dict:
+    """Of text[:end]: {"chars": length in characters, "sha256": hex digest of the UTF-8 bytes}; lone surrogates count as three bytes. Of bytes:
+    how many, and the digest of themselves."""
     digest = hashlib.sha256()
     end = len(text) if end is None else min(end, len(text))
+    if isinstance(text, bytes | bytearray):
+        return {"chars": end, "sha256": hashlib.sha256(memoryview(text)[:end]).hexdigest()}
     for first in range(0, end, _CHUNK):  # no full-size encoded copy
         digest.update(text[first : min(first + _CHUNK, end)].encode("utf-8", "surrogatepass"))
     return {"chars": end, "sha256": digest.hexdigest()}

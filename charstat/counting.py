@@ -343,14 +343,23 @@ def _weigh(
         watch.step(f"weights {name}")
 
 
+def _of_one_kind(text: str | bytes, history: str | bytes) -> tuple[str | bytes, str | bytes]:
+    """The text and what stands before it, both str or both bytes. ArgumentError for anything else."""
+    if not isinstance(text, bytes | bytearray):
+        return check_text(text), check_text(history or "", "history")
+    if history and not isinstance(history, bytes | bytearray):
+        raise ArgumentError(f"the text is bytes, and history {type(history).__name__}: encode it in the same way")
+    return bytes(text), bytes(history or b"")
+
+
 def build_model(
-    text: str,
+    text: str | bytes,
     *,
     order: int = DEFAULT_ORDER,
     contexts: str | Sequence[str] | None = None,
     models: str | Sequence[str] = (DEFAULT_MODEL,),
     held_out_chars: int = 0,
-    history: str = "",
+    history: str | bytes = "",
     alphabet: Alphabet | None = None,
     classes: WordClasses | None = None,
     backend: str = "auto",
@@ -367,7 +376,7 @@ def build_model(
 ) -> Model:
     """Count a text and return the model; with `out`, written there as a model directory and memory-mapped.
 
-    order, contexts: see ngram.contexts.select_contexts; contexts are by default what the models need. models: names of the registry
+    text: a str, or bytes, any bytes, for a model of bytes: where it says "character", a byte is meant (alphabet.py). order, contexts: see ngram.contexts.select_contexts; contexts are by default what the models need. models: names of the registry
     that this model is built for, as a list or with commas; the first is the one that eval takes. For "ctw" and "advised" the weights of
     a context tree are computed, too, for all orders. held_out_chars: how many characters at the end of the text are not counted; the
     mixture learns its warm start from them (mixers/warm_start.py). history: text before `text`, context only (for shards). alphabet: by
@@ -380,8 +389,7 @@ def build_model(
     CorpusError if the text is empty; UserError if all of it would be held out; ContextError for names that do not exist, and for
     contexts without order 0 where a model reads it; BackendUnavailable; ResourceError if the text is too long, or the disk is full.
     """
-    check_text(text)
-    check_text(history, "history")
+    text, history = _of_one_kind(text, history)
     check_call(progress, "progress")
     if out is not None:
         check_path(out, "out")

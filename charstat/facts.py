@@ -59,7 +59,7 @@ def model_facts(model: Model) -> dict:
         "data": data, "sample": data.get("kind") == "sample", "chars": text.get("chars"), "text_sha256": text.get("sha256"),
         "order": model.order, "preset": about.get("preset"), "contexts": list(families), "families": families,
         "rows": model.n_rows, "bytes": disk_bytes(about),
-        "words": model.vocabulary.size, "alphabet": "".join(model.alphabet.chars), "rare_chars": len(model.alphabet.rare_probabilities),
+        "words": model.vocabulary.size, "alphabet": "".join(model.alphabet.chars), "bytes_only": model.alphabet.of_bytes, "rare_chars": len(model.alphabet.rare_probabilities),
         "backend": built.get("backend"), "device": built.get("device"), "reason": built.get("reason"),
         "models": parse_models(model.models), "weights": _weights(model), "warm_start_chars": model.warm_start_chars,
         "counting_seconds": built.get("seconds"), "phases": built.get("phases"), "energy": built.get("energy"), "out": model.path,
@@ -75,7 +75,14 @@ def _weights(model: Model) -> dict | None:
 
 
 def default_out(
-    corpus: Corpus, order: int, contexts: str, limit: int | None, held_out: int, models: list[str], size: SizeLimits | None = None
+    corpus: Corpus,
+    order: int,
+    contexts: str,
+    limit: int | None,
+    held_out: int,
+    models: list[str],
+    size: SizeLimits | None = None,
+    of_bytes: bool = False,
 ) -> Path:
     """models/<text>-o<order>, and every option that is not at its default; depends on the arguments alone."""
     from charstat.ngram.contexts import PRESETS
@@ -84,7 +91,11 @@ def default_out(
     names = {"hub": HUB_NAME, "sample": "embedded-sample", "stdin": "stdin"}  # a file called "sample" is not taken for the embedded one
     shown = corpus.name if corpus.kind == "dataset" or set("*?[") & set(corpus.name) else Path(corpus.name).resolve().stem
     name = names.get(corpus.kind) or re.sub(r"[^\w.+-]+", "_", shown).lstrip(".") or "text"
-    parts = [name[:80] + ("-file" if name in names.values() and corpus.kind not in names else ""), f"o{order}"]
+    parts = [
+        name[:80] + ("-file" if name in names.values() and corpus.kind not in names else ""),
+        *(["bytes"] if of_bytes else []),
+        f"o{order}",
+    ]
     if models != [DEFAULT_MODEL]:
         parts += models
     if contexts != needed_contexts(models):
@@ -112,7 +123,8 @@ def text_changed(model: Model, corpus: Corpus) -> str | None:
     wanted = [{key: part[key] for key in ("chars", "sha256")} for part in (text, held_out) if part]
     if corpus.kind == "directory" and "train" not in corpus.splits():
         return f"the train split that the model was counted from is no longer in {corpus.name!r}"
-    *found, rest = corpus.fingerprint("train", *(part["chars"] for part in wanted))
+    fingerprint = corpus.data_fingerprint if model.alphabet.of_bytes else corpus.fingerprint
+    *found, rest = fingerprint("train", *(part["chars"] for part in wanted))
     if found != wanted or (data.get("limit") is None and rest["chars"]):
         return f"the text {corpus.name!r} has changed since the model was built from it"
     return None

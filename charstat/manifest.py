@@ -200,7 +200,7 @@ TABLE = record({
 })  # fmt: skip
 ALPHABET = record({
     "chars": listed(_character, 1, 127), "tree": string("[(.]{3,255}"), "rare": mapped(_character, whole(1, MAX_TEXT), 0x110000),
-})  # fmt: skip
+}, {"bytes": _flag})  # fmt: skip
 CTW = record({"alpha": number(1e-9, 1e9), "levels": mapped(_context, listed(whole(0, MAX_VALUES), 2, 2), 100)})
 PRUNED = record({
     "max_bytes": maybe(whole(1, 1 << 62)), "min_count": whole(1, MAX_CHARS), "level": whole(0, 1 << 16), "bits_per_byte": number(0, 1e12),
@@ -227,9 +227,13 @@ PACKED_FORM = record({"bytes": whole(0, MAX_VALUES), "sha256": HEX})
 _CHECK = record(FIELDS, MORE_FIELDS | _stored(MODEL) | {"packed": PACKED_FORM})
 TOKENS = record({}, {"tokens": whole(0, MAX_CHARS), "sha256": HEX, "history_tokens": whole(0, MAX_CHARS),
                      "parts": listed(record({}, {"tokens": whole(0, MAX_CHARS), "sha256": HEX, "history_tokens": whole(0, MAX_CHARS)}))})  # fmt: skip
+TOKENS_PRUNED = record({
+    "max_bytes": maybe(whole(1, 1 << 62)), "min_count": whole(1, 1 << 20),
+    "tables": mapped(_token_context, record({"contexts": whole(0, MAX_ROWS), "rows": whole(0, MAX_ROWS)}), 100),
+}, {"held_out": record({"tokens": whole(1, MAX_CHARS), "before": number(0, 1e6), "after": number(0, 1e6)})})  # fmt: skip
 _CHECK_TOKENS = record(
     {"charstat_version": string(most=100), "vocab_size": whole(2, 1 << 16), "tables": mapped(_token_context, TABLE, 100)},
-    {"text": TOKENS, "data": maybe(_data), "build": BUILD, "start": maybe(record({"tokens": whole(1, MAX_CHARS), "layout": HEX}))} | _stored(TOKEN_MODEL),
+    {"text": TOKENS, "data": maybe(_data), "build": BUILD, "start": maybe(record({"tokens": whole(1, MAX_CHARS), "layout": HEX})), "pruned": TOKENS_PRUNED} | _stored(TOKEN_MODEL),
 )  # fmt: skip
 
 

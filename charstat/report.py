@@ -57,7 +57,12 @@ def show_build(result: dict[str, Any], as_json: bool) -> None:
         ("Peak memory", format_bytes(result["peak_rss_bytes"])),
         ("Model", result["out"]),
     ]
-    parts = [facts_table("Build", result["sample"], rows), _left(result) if result["pruned"] else None, _phases(result), _energy(result)]
+    parts = [
+        facts_table("Build", result["sample"], rows),
+        _left(result) if result["pruned"] else None,
+        phases_table(result),
+        energy_table(result),
+    ]
     show(*parts)
 
 
@@ -113,26 +118,26 @@ def show_model(result: dict[str, Any], as_json: bool) -> None:
     """What a model directory holds."""
     if as_json:
         return print_json(result)
-    chars = result["chars"]
+    chars, units = result["chars"], "bytes" if result["bytes_only"] else "characters"
     rows = [
         (
             "Model",
             f"{result['out']}, format {result['format_version']}, charstat {result['charstat_version']}{'; checksums match' if result['checked'] else ''}",
         ),
         ("Text", _text_of(result)),
-        ("Characters", "—" if chars is None else f"{chars:,}"),
+        (units.capitalize(), "—" if chars is None else f"{chars:,}"),
         ("Text SHA-256", result["text_sha256"] or "—"),
         ("Order, contexts", _contexts_of(result)),
         *_built_for(result),
         ("Size", format_bytes(result["bytes"])),
         *_cut_to(result),
         ("Vocabulary", f"{result['words']:,} words"),
-        ("Alphabet", f"{len(result['alphabet'])} characters with a symbol of their own, {result['rare_chars']:,} rare ones"),
+        ("Alphabet", f"{len(result['alphabet'])} {units} with a symbol of their own, {result['rare_chars']:,} rare ones"),
         ("", Text("".join(map(_visible, sorted(result["alphabet"]))), "dim")),
     ]
     if result["device"]:
         rows.append(("Counted on", f"{result['device']} ({result['backend']} backend), {format_seconds(result['counting_seconds'])}"))
-    show(facts_table("Model", result["sample"], rows), _left(result), _phases(result), _energy(result))
+    show(facts_table("Model", result["sample"], rows), _left(result), phases_table(result), energy_table(result))
 
 
 # parts -------------------------------------------------------------------------------------------------------------------
@@ -255,7 +260,7 @@ def _left(result: dict[str, Any]) -> Table:
     return table
 
 
-def _phases(result: dict[str, Any]) -> Table | None:
+def phases_table(result: dict[str, Any]) -> Table | None:
     """Seconds and joules of each phase; — for joules that were not measured."""
     phases = result["phases"]
     if not phases:
@@ -268,7 +273,7 @@ def _phases(result: dict[str, Any]) -> Table | None:
     return table
 
 
-def _energy(result: dict[str, Any]) -> Table | None:
+def energy_table(result: dict[str, Any]) -> Table | None:
     from charstat.energy import EnergyReport, format_energy
 
     if not result["energy"]:

@@ -94,13 +94,15 @@ class SymbolModel(CharModel):
         self.model = model
         self.alphabet = model.alphabet
         self.unlisted_mass = 0.0
+        self._chars = [self.alphabet.unit(c) for c in self.alphabet.chars]
         self._rare_chars = list(self.alphabet.rare_probabilities)
         self._best_rare = max(self.alphabet.rare_probabilities.values(), default=0.0)
         self._scratch = np.empty(SYMBOLS)
         self._started = False
         self._block = -1
         self._busy = threading.RLock()
-        self._frozen_from: tuple[SymbolModel, int] | None = None  # of a view: the stream that it looks at, and when
+        self._resets = 0  # how often what was learned was forgotten
+        self._frozen_from: tuple[SymbolModel, int, int] | None = None  # of a view: the stream that it looks at, and when
         self.state: Any = None  # what the stream holds: a NamedTuple of arrays, made by reset()
 
     # What a model implements.
@@ -133,6 +135,12 @@ class SymbolModel(CharModel):
     def _make_room(self) -> None:
         """At the start of a block: make room for block_symbols observations, forget what is beyond the limits."""
 
+    def _share(self) -> None:
+        """Before a fork: set aside what a copy can share with this stream."""
+
+    def _unshare(self) -> None:
+        """Before a view is made, which writes nothing, not even copies of what it reads: hold everything in one place again."""
+
     def _likeliest(self) -> int:
         """The symbol of the most likely character."""
         self._fill(self._scratch)
@@ -160,6 +168,8 @@ class SymbolModel(CharModel):
     @one_at_a_time
     def fork(self) -> Self:
         """A second stream at the same place that has learned the same; from here on each goes its own way. The tables are shared."""
+        if self.state is not None and not self._frozen_from:
+            self._share()
         return self._with_state(copied(self.state))
 
     @one_at_a_time
@@ -176,9 +186,11 @@ class SymbolModel(CharModel):
         self._ready()
         if type(self)._move_on is SymbolModel._move_on:
             self._move_on(0)  # says that it cannot
+        if not self._frozen_from:
+            self._unshare()
         parts = zip(self.state._fields, self.state, strict=True)
         other = self._with_state(type(self.state)(*(part if name in self.learned else copied(part) for name, part in parts)))
-        other._frozen_from = self._frozen_from or (self, self._clock())
+        other._frozen_from = self._frozen_from or (self, self._resets, self._clock())
         return other
 
     def commit(self, text: str, advice: AnyAdvice | None = None) -> None:
@@ -224,9 +236,8 @@ class SymbolModel(CharModel):
             self._block = block
             self._make_room()
 
-    def _check_view(self, stream: SymbolModel, clock: int) -> None:
-        shared = all(getattr(self.state, name) is getattr(stream.state, name) for name in self.learned)
-        if not shared or stream._clock() != clock:
+    def _check_view(self, stream: SymbolModel, resets: int, clock: int) -> None:
+        if (stream._resets, stream._clock()) != (resets, clock):
             raise StateError("the stream has learned since it was frozen: take a new view with freeze()")
 
     def _observe_symbols(self, symbols: np.ndarray, p: np.ndarray, guesses: np.ndarray, rows: np.ndarray, advice: np.ndarray) -> None:
@@ -263,6 +274,7 @@ class SymbolModel(CharModel):
             self._forget_context()
         else:
             self._restart()
+            self._resets += 1
         self._started, self._block = True, -1
 
     @one_at_a_time
@@ -288,7 +300,7 @@ class SymbolModel(CharModel):
         self._ready()
         p = self._scratch
         self._fill(p)
-        listed = dict(zip(self.alphabet.chars, p.tolist(), strict=False))
+        listed = dict(zip(self._chars, p.tolist(), strict=False))
         escape = float(p[ESCAPE])
         self.unlisted_mass = escape
         if escape >= LIST_RARE_FROM:
@@ -304,7 +316,7 @@ class SymbolModel(CharModel):
         return self._char(self._likeliest())
 
     def _char(self, symbol: int) -> str:
-        return self.alphabet.chars[symbol] if symbol != ESCAPE else self._rare_chars[0]
+        return self._chars[symbol] if symbol != ESCAPE else self._rare_chars[0]
 
     @one_at_a_time
     def probability(self, char: str) -> float:
@@ -315,10 +327,11 @@ class SymbolModel(CharModel):
         return p * self.alphabet.rare_probability(char) if symbol == ESCAPE else p
 
     def _symbol(self, char: str) -> int:
-        if not isinstance(char, str) or len(char) != 1:
-            what = f"{len(char)} characters" if isinstance(char, str) else type(char).__name__
-            raise ValueError(f"expected a string of one character, not {what}")
-        return self.alphabet.symbol_of.get(char, ESCAPE)
+        kind, wanted = (bytes, "bytes, one") if self.alphabet.of_bytes else (str, "a string of one character")
+        if not isinstance(char, kind) or len(char) != 1:
+            what = f"{len(char)} {'bytes' if kind is bytes else 'characters'}" if isinstance(char, kind) else type(char).__name__
+            raise ValueError(f"expected {wanted}, not {what}")
+        return self.alphabet.symbol_of.get(self.alphabet.text(char), ESCAPE)
 
     @one_at_a_time
     def observe(self, char: str) -> None:
@@ -400,5 +413,5 @@ class SymbolModel(CharModel):
         for part in self._blocks(len(text)):
             self._observe_symbols(symbols[part], p[part], guesses[part], NO_ROWS, advice[part])
         for i in np.flatnonzero(symbols == ESCAPE):
-            p[i] *= self.alphabet.rare_probability(text[i])
+            p[i] *= self.alphabet.rare_probability(text[i : i + 1])
         return [self._char(g) for g in guesses.tolist()], -np.log2(p)

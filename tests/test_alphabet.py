@@ -81,6 +81,7 @@ def test_only_text_is_read():
         for wrong in (b"abrac" * n, list("abrac" * n), None):
             with pytest.raises(TypeError, match="a text must be a str, not"):
                 a.encode(wrong)
+        for wrong in (list("abrac" * n), None):
             with pytest.raises(TypeError, match="a text must be a str, not"):
                 count_code_points(wrong)
 

@@ -172,3 +172,36 @@ def test_a_warm_start_learned_with_an_expert(train_text, english):
         model.stream(experts=1, contexts=["o1", "o2"], warm_start=learned)
     with pytest.raises(ValueError, match="a row for each"):
         learn_warm_start(model, text, advice=advice(text[:50]))
+
+
+def held_bytes(state):
+    """Bytes of what a state alone holds, as far as they were written."""
+    overlay = state.overlay
+    own = [part for part in state if isinstance(part, np.ndarray)] + list(state.mixer) + list(state.match)
+    return sum(part.nbytes for part in own) + (overlay.slots.nbytes if overlay.used.any() else 0) + 8 * int(overlay.heap[0])
+
+
+def test_forks_share_what_was_learned(model, english):
+    """Long enough for the online counts to be shared; both go on as if there had been no fork, across blocks, and so do forks of forks."""
+    start, here, there = english[100_000:112_000], english[120_000:134_000], english[140_000:154_000]
+    stream, plain, other = fresh(model), fresh(model), fresh(model)
+    for each in (stream, plain, other):
+        each.score(start)
+    assert not stream.state.overlay.layered
+    view = stream.freeze()
+    seen = stream.freeze().score(there[:300])
+    fork = stream.fork()
+    assert fork.state.overlay.layered and fork.state.overlay.base_slots is stream.state.overlay.base_slots
+    assert held_bytes(fork.state) < 10e6
+    assert np.array_equal(view.score(there[:300]), seen) and np.array_equal(fork.freeze().score(there[:300]), seen)
+    fork = stream.fork()
+    whole, parts = other.score(there), []
+    for at in range(0, len(there), 1777):
+        fork.predict()
+        again = fork.fork()
+        parts.append(fork.score(there[at : at + 1777]))
+        assert np.array_equal(again.score(there[at : at + 50]), parts[-1][:50])
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert np.array_equal(stream.score(here), plain.score(here))
+    assert not stream.state.overlay.layered  # grown, and in one piece again
+    assert np.array_equal(pickle.loads(pickle.dumps(fork)).score(here), other.score(here))

@@ -255,6 +255,53 @@ def test_room_for_full_lists_that_all_grow_at_once():
                 key = np.uint64((context + 1) << 20)
                 for family in range(families):
                     p = find_slot(overlay.slots, family, key)
-                    count_symbol(*overlay, family, p, key, symbol, position)
+                    count_symbol(*overlay[:5], family, p, key, symbol, position)
                 position += 1
             assert int(overlay.heap[0]) <= overlay.pool.size
+
+
+@given(st.integers(0, 2**32), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_an_overlay_on_a_base(seed, small):
+    """Shared, brought back where they are looked up, and joined again, contexts hold what they would hold without a fork."""
+    rng, before = np.random.default_rng(seed), overlay_module.LAYER_CAPACITY
+    probe, twin = Probe(families=2, capacity=4, entries=4), OverlayTwin()
+    contexts = rng.integers(1, 2**64, 60, np.uint64).tolist()
+    joined, layered = 0, 0
+    try:
+        overlay_module.LAYER_CAPACITY = 1 if small else 64
+        for i in range(400):
+            if i % 10 == 0:
+                probe.make_room(10)
+            if i % 97 == 50:
+                probe.overlay = overlay_module.shared(probe.overlay, 10)
+                base, kept = probe.overlay.base_pool, probe.overlay.base_pool.copy()
+            pair = np.array([rng.choice(contexts), 0], np.uint64)
+            layered += probe.overlay.layered
+            if probe.overlay.layered:
+                overlay_module.bring_contexts(probe.overlay, pair, np.zeros(2, np.int64))
+            symbol = int(rng.integers(128) ** 2 // 128)
+            probe.observe(0, int(pair[0]), symbol)
+            twin.observe(0, int(pair[0]), symbol)
+            if probe.overlay.layered and i % 7 == 0:
+                assert probe.get(0, int(pair[0])) == twin.get(0, int(pair[0])) and np.array_equal(base, kept)
+                copy = probe.overlay.copied()
+                copy.pool[:] = 0
+            if probe.overlay.layered and i % 61 == 0:
+                probe.overlay = overlay_module.joined(probe.overlay, 10)
+                joined += 1
+        probe.overlay = overlay_module.joined(probe.overlay, 10)
+    finally:
+        overlay_module.LAYER_CAPACITY = before
+    assert layered and (joined or not small)
+    assert_equal(probe, twin)
+    blocks = probe.blocks()
+    assert all(a + n <= b for (a, n), (b, _) in itertools.pairwise(blocks)) and probe.overlay.heap[0] <= probe.overlay.pool.size
+
+
+def test_a_stream_near_its_limit_is_copied_whole():
+    """Only the start of a block may forget anything, so a fork must not."""
+    probe = Probe(capacity=1 << 15)
+    probe.observe(0, 1 << 25, 1)
+    assert overlay_module.shared(probe.overlay, 100, limit=19_000) is probe.overlay
+    assert overlay_module.shared(probe.overlay, 100, limit=20_000).layered

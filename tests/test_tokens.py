@@ -1,8 +1,10 @@
 """Models of token ids: counting, the stream against its twin, storage, and what bad input says."""
 
 import itertools
+import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_twin import TokenTwin
 
+import charstat
 import charstat.manifest
 from charstat import TokenModel, build_tokens
-from charstat.errors import ArgumentError, ContextError, FormatError, MergeError, StateError
+from charstat.errors import ArgumentError, ContextError, FormatError, MergeError, StateError, UserError
 from charstat.gpu.arrays import CupyArrays, NumpyArrays
+from charstat.ngram import overlay
 from charstat.tokens.contexts import describe_pieces, parse_token_context, token_contexts
 from charstat.tokens.counting import count_on_cpu, count_on_device
 from charstat.tokens.layout import TokenRates
@@ -240,6 +244,27 @@ def test_old_online_counts_are_forgotten(model, new_ids):
     assert bounded.state.overlay.used.max() <= 2048 < fresh(model).n_bytes
 
 
+def test_what_is_forgotten_does_not_depend_on_calls(model, new_ids):
+    bounded, long = fresh(model, overlay_limit=2048), np.tile(new_ids, 8)
+    whole = bounded.score(long)
+    bounded.reset()
+    parts = [bounded.score(part) for part in np.split(long, [1, 700, 1024, 2500, 3001, 3002])]
+    assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_forks_share_online_counts(model, new_ids, monkeypatch):
+    monkeypatch.setattr(overlay, "LAYER_CAPACITY", 1024)
+    long = np.tile(new_ids, 5)
+    plain, stream = fresh(model), fresh(model)
+    whole = plain.score(long)
+    stream.score(long[:1200])
+    fork = stream.fork()
+    assert fork.state.overlay.layered and fork.state.overlay.base_slots is stream.state.overlay.base_slots
+    assert np.array_equal(fork.fork().log_probs(long[1200:1300])[np.arange(100), long[1200:1300]], (-whole[1200:1300]).astype(np.float32))
+    fork.score(long[::-1])
+    assert np.array_equal(stream.score(long[1200:]), whole[1200:]) and not stream.state.overlay.layered
+
+
 def test_hints_are_what_the_rows_say(model, new_ids):
     ids = new_ids[:200]
     rows, hints = fresh(model).log_probs(ids), fresh(model).hints(ids)
@@ -460,3 +485,83 @@ def test_the_smallest_and_the_largest_vocabulary(vocab):
     rows, nats = stream.fork().log_probs(ids[:3]), stream.score(ids)
     assert np.array_equal(rows[np.arange(3), ids[:3]], (-nats[:3]).astype(np.float32))
     assert np.abs(np.exp(rows.astype(np.float64)).sum(axis=1) - 1).max() < 1e-6
+
+
+def test_a_cut_leaves_whole_contexts(model, new_ids, tmp_path):
+    """What is left is what a dictionary of all counts says, and the cut is the least that fits."""
+    small = model.save(tmp_path / "m", min_count=3, held_out=new_ids)
+    for name, table in model.tables.items():
+        left = contents(small.tables[name])
+        assert left == {key: rows for key, rows in contents(table).items() if sum(rows.values()) >= 3} and left != contents(table)
+    assert small.pruned and small.manifest["pruned"]["held_out"]["tokens"] == min(10_000, new_ids.size)
+    cost = small.manifest["pruned"]["held_out"]
+    assert cost["after"] == pytest.approx(fresh(small).score(new_ids).mean() / np.log(2)) and cost["before"] != cost["after"]
+    n_bytes = sum(f.stat().st_size for f in (tmp_path / "m").iterdir())
+    fits = model.save(tmp_path / "fits", max_bytes=n_bytes + 20_000)
+    assert fits.manifest["pruned"]["min_count"] in (1, 2, 3)
+    assert sum(f.stat().st_size for f in (tmp_path / "fits").iterdir()) <= n_bytes + 20_000
+    assert TokenModel.load(tmp_path / "m").save(tmp_path / "again").manifest["pruned"] == small.manifest["pruned"]
+    for wrong in ({"max_bytes": 0}, {"min_count": 0}, {"max_bytes": 1.5}):
+        with pytest.raises(ArgumentError, match="whole number"):
+            model.save(tmp_path / "no", **wrong)
+    with pytest.raises(UserError, match="still takes"):
+        model.save(tmp_path / "no", max_bytes=100)
+    with pytest.raises(MergeError, match="not whole"):
+        TokenModel.merge(model, small)
+
+
+def contents(table):
+    """{identity: {leaf: count}} of a table."""
+    starts, counts = table.starts().tolist(), np.diff(table.sums).tolist()
+    return {
+        identity: dict(zip(table.rows[a:b].tolist(), counts[a:b], strict=True))
+        for identity, a, b in zip(table.identities().tolist(), starts, starts[1:], strict=False)
+    }
+
+
+def test_what_streams_have_seen_adds_up(model, new_ids):
+    """Streams over parts of a text, each with the text before it: their counts are the whole text's, in every array."""
+    long = np.concatenate([new_ids, new_ids[::-1], new_ids[:900]])
+    streams, parts, at = [], [long[:700], long[700:701], long[701:]], 0
+    for part in parts:
+        streams.append(model.stream())
+        streams[-1].reset(history=long[:at])
+        streams[-1].score(part)
+        at += part.size
+    names = [c.name for c in model.contexts]
+    whole = build_tokens(long, model.vocab_size, contexts=names, token_bytes=model.token_bytes, backend="cpu")
+    first, *others = [TokenModel.seen(stream.fork()) for stream in streams]
+    for other in others:
+        first = TokenModel.merge(first, other)
+    assert first.tokens == long.size and all(np.array_equal(first.columns[name], values) for name, values in whole.columns.items())
+    counted = build_tokens(long[:700], model.vocab_size, contexts=names, token_bytes=model.token_bytes, backend="cpu")
+    assert all(np.array_equal(TokenModel.seen(streams[0]).columns[name], values) for name, values in counted.columns.items())
+    assert TokenModel.seen(fresh(model)).tokens == 0
+
+
+def test_what_a_stream_has_forgotten_is_no_count(model, new_ids):
+    bounded = fresh(model, overlay_limit=2048)
+    bounded.score(np.tile(new_ids, 8))
+    with pytest.raises(StateError, match="has forgotten some of what it saw"):
+        TokenModel.seen(bounded)
+
+
+def test_history_is_context_only(model, new_ids):
+    stream = model.stream()
+    stream.reset(history=new_ids[:500])
+    twin = fresh(model)
+    twin.score(new_ids[:500])
+    assert np.array_equal(stream.state.history, twin.state.history) and np.array_equal(stream.state.match.state, twin.state.match.state)
+    assert not stream.state.overlay.used.any() and stream.state.mixer.node_n.max() < twin.state.mixer.node_n.max()
+    with pytest.raises(ArgumentError, match=r"history\[0\]"):
+        stream.reset(history=[model.vocab_size])
+
+
+def test_the_page_on_ranks_runs(new_ids, model):
+    page = (Path(__file__).parents[1] / "docs" / "ranks.md").read_text(encoding="utf-8")
+    names = {"charstat": charstat, "ids": new_ids, "n": 300, "vocab": model.vocab_size, "pieces": model.token_bytes, "model": model}
+    for block in re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE):
+        exec(compile(block, "ranks.md", "exec"), names)  # noqa: S102
+    whole = build_tokens(new_ids, model.vocab_size, token_bytes=model.token_bytes)
+    assert all(np.array_equal(names["whole"].columns[name], values) for name, values in whole.columns.items())
+    assert names["grown"].tokens == model.tokens + new_ids.size

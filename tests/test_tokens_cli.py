@@ -118,3 +118,44 @@ def test_a_token_model_is_not_a_character_model(ids, tmp_path):
     for args in (["eval", "--model", tmp_path / "m", "--data", tmp_path / "text.txt"], ["inspect", tmp_path / "m", "--mixer"]):
         result = run(*args)
         assert result.exit_code == 2 and "it is a token model" in result.stderr
+
+
+def test_a_model_cut_to_a_size_and_what_it_took(ids, tmp_path):
+    np.save(tmp_path / "ids.npy", ids)
+    files = ["--tokens", tmp_path / "ids.npy", "--vocab-size", 9, "--order", 4, "--backend", "cpu"]
+    whole = json.loads(run("build", *files, "--out", tmp_path / "whole", "--json").stdout)
+    assert whole["pruned"] is None and whole["energy"]["seconds"] > 0 and whole["counting_seconds"] >= whole["energy"]["seconds"]
+    assert {"o4", "t2"} <= {phase["name"] for phase in whole["phases"]}
+    small = run("build", *files, "--out", tmp_path / "small", "--max-bytes", 60_000, "--json")
+    assert small.exit_code == 0, small.output
+    found = json.loads(small.stdout)
+    assert found["bytes"] == sum(f.stat().st_size for f in (tmp_path / "small").iterdir()) <= 60_000 < whole["bytes"]
+    assert found["pruned"]["min_count"] > 1 and "held_out" not in found["pruned"]
+    held = run("build", *files, "--out", tmp_path / "small", "--min-count", 3, "--held-out", 600, "--json")
+    assert held.exit_code == 0 and json.loads(held.stdout)["pruned"]["held_out"]["tokens"] == 600
+    shown = " ".join(run("inspect", tmp_path / "small").output.split())
+    assert "contexts seen" in shown and "Cost of the cut" in shown and "Energy of counting" in shown
+    least = run("build", *files, "--out", tmp_path / "none", "--max-bytes", 1000)
+    assert least.exit_code == 2 and "still takes" in least.output and not (tmp_path / "none").exists()
+
+
+def test_an_audit_of_a_directory(ids, tmp_path):
+    np.save(tmp_path / "ids.npy", ids)
+    write_shard(tmp_path / "ids.bin", ids)
+    for pieces in (PIECES, None):
+        build_tokens(ids[:2000], 9, order=2, token_bytes=pieces, backend="cpu", out=tmp_path / "m")
+        asked = ["audit", tmp_path / "m", "--from", 2000, "--chars", 80, "--probes", 10, "--positions", 3]
+        for name in ("ids.npy", "ids.bin"):
+            shown = run(*asked, "--text", tmp_path / name)
+            assert shown.exit_code == 0 and "CLEAN" in shown.output and "80 tokens from 2,000 on" in " ".join(shown.output.split())
+            assert ("bits/byte" if pieces else "bits/token") in shown.output
+        found = json.loads(run(*asked, "--text", tmp_path / "ids.npy", "--json").stdout)
+        assert found["tokens"] == 80 and found["clean"] and found["bytes"] == (80 if pieces else 0)
+    (tmp_path / "text.txt").write_text("some text " * 200)
+    for args, says in (
+        (["--text", tmp_path / "text.txt"], "neither a .npy array nor a shard"),
+        (["--text", tmp_path / "ids.npy", "--predictor", "mix"], "token model"),
+        (["--text", tmp_path / "ids.npy", "--from", 2999], "fewer than two"),
+    ):
+        refused = run(*asked[:2], *args)
+        assert refused.exit_code == 2 and says in " ".join(refused.output.split()), refused.output

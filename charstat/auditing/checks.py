@@ -163,7 +163,11 @@ class Audit:
             sums[t] = math.fsum(p[np.isfinite(p)])
         sums |= {-1 - t: total for t, total in self._predicted_sums().items()}
         most, least = max(sums.values()), min(sums.values())
-        wrong = [t for t, total in sums.items() if total > 1.0 + self.tolerance or (self.subject.complete and total < 1.0 - self.tolerance)]
+        wrong = [
+            t
+            for t, total in sums.items()
+            if total > 1.0 + self.tolerance or (self.subject.complete and t >= 0 and total < 1.0 - self.tolerance)
+        ]
         n, span = len(self.alphabet), f"{least:.6f} to {most:.6f}" if most < 1e3 else f"{least:.3g} to {most:.3g}"
         if wrong or negative:
             t = max(wrong, key=sums.__getitem__, default=self.positions[0])
@@ -335,7 +339,7 @@ class Audit:
 
 def audit(
     source: Any,
-    text: str | np.ndarray,
+    text: str | bytes | np.ndarray,
     *,
     probes: int = DEFAULT_PROBES,
     positions: int = DEFAULT_POSITIONS,
@@ -346,11 +350,11 @@ def audit(
     """Ask a model whether it charges honestly for a text.
 
     source: a model, or a callable that makes one; subject.py says what a model must have. text: a few thousand characters, or as many
-    ids for a model of tokens; all of it is used, and it is replayed once for each probe. probes: other futures. positions: where everything that could come is charged.
+    bytes for a model of bytes, or ids for one of tokens; all of it is used, and it is replayed once for each probe. probes: other futures. positions: where everything that could come is charged.
     tolerance: of bits and of sums. progress: told (checks done, of how many). UserError for what cannot be audited, or fails when asked.
     """
-    if not isinstance(text, str | np.ndarray) or len(text) < 2:
-        raise UserError("an audit needs a text of two characters at least, or an array of two token ids")
+    if not isinstance(text, str | bytes | bytearray | np.ndarray) or len(text) < 2:
+        raise UserError("an audit needs a text of two characters or bytes at least, or an array of two token ids")
     if probes < 1 or positions < 1 or not 0.0 <= tolerance < 1.0:
         raise UserError(f"probes and positions must be 1 or more, and tolerance from 0 to 1: {probes}, {positions}, {tolerance:g}")
     subject = subject_of(source, text)

@@ -13,10 +13,19 @@ from charstat.errors import AuditFailed
 @click.command("audit")
 @click.argument("source", metavar="MODEL|FILE.py|MODULE:FACTORY")
 @click.option(
-    "--text", "path", required=True, type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="UTF-8 text to charge for."
+    "--text",
+    "path",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="UTF-8 text to charge for; for a token model ids, a .npy array or a .bin shard; for a model of bytes any file.",
 )
-@click.option("--from", "first", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Start at character N.")
-@click.option("--chars", type=click.IntRange(2), default=DEFAULT_CHARS, show_default=True, metavar="N", help="Read N characters.")
+@click.option(
+    "--from", "first", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Start at character N, or byte, or token."
+)
+@click.option(
+    "--chars", type=click.IntRange(2), default=DEFAULT_CHARS, show_default=True, metavar="N", help="Read N characters, or bytes, or tokens."
+)
 @click.option("--probes", type=click.IntRange(1), default=DEFAULT_PROBES, show_default=True, metavar="N",
               help="Other futures to try; each replays the text.")  # fmt: skip
 @click.option("--positions", type=click.IntRange(1), default=DEFAULT_POSITIONS, show_default=True, metavar="N",
@@ -47,13 +56,13 @@ def audit_command(
     """
     from charstat.auditing.checks import audit
     from charstat.auditing.show import show_audit
-    from charstat.auditing.sources import file_text, named_source
+    from charstat.auditing.sources import file_text, file_units, named_source
     from charstat.progress import Steps
 
     steps = Steps()
-    text = file_text(path, first, chars)
     with steps("loading the model"):
-        made, name = named_source(source, predictor, train_path and (lambda: file_text(train_path, 0, None)))
+        made, name, charges_for = named_source(source, predictor, train_path and (lambda: file_text(train_path, 0, None)))
+    text = file_units(charges_for, path, first, chars)
     with steps.share("auditing") as progress:
         report = audit(made, text, probes=probes, positions=positions, tolerance=tolerance, seed=seed, progress=progress)
     show_audit({"source": name, "text": {"file": Path(path).name, "from": first}, **report.to_dict()}, as_json)

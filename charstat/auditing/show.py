@@ -16,17 +16,20 @@ def show_audit(result: dict[str, Any], as_json: bool) -> None:
     """The result of an audit: AuditReport.to_dict(), and where model and text came from."""
     if as_json:
         return print_json(result)
-    place = f"{result['text']['file']}, {result['chars']:,} characters from {result['text']['from']:,} on"
-    tokens = "" if result["tokens"] is None else f", {result['tokens']:,} tokens"
+    units = f"{result['chars']:,} characters" if result["tokens"] is None else f"{result['tokens']:,} tokens"
+    place = f"{result['text']['file']}, {units} from {result['text']['from']:,} on"
+    tokens = "" if result["tokens"] is None or not result["chars"] else f", {result['chars']:,} characters"
     figures = (
         "— (guesses only)"
         if result["bits"] is None
+        else f"{result['bits'] / result['tokens']:.4f} bits/token (the model does not know the bytes of its tokens)"
+        if not result["chars"]
         else f"{result['bits_per_char']:.4f} bits/char, {result['bits_per_byte']:.4f} bits/byte"
     )
     verdict = Text("CLEAN", "bold green") if result["clean"] else Text(f"CAUGHT: {', '.join(result['caught'])}", "bold red")
     rows = [
         ("Model", f"{result['source']} ({result['subject']})"),
-        ("Text", f"{place}, {result['bytes']:,} bytes{tokens}"),
+        ("Text", f"{place}, {result['bytes']:,} bytes{tokens}" if result["chars"] else place),
         ("SHA-256 of the text", result["text_sha256"]),
         ("Charged", figures),
         ("Verdict", verdict),

@@ -8,14 +8,27 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from charstat.auditing.subject import guarded
 from charstat.errors import CorpusError, UserError
 
+if TYPE_CHECKING:
+    import numpy as np
 
-def named_source(name: str, predictor: str | None, train_text: Callable[[], str] | None) -> tuple[Any, str]:
-    """(what audit() takes, how to call it). name: DIR of a model, FILE.py, FILE.py:FACTORY or MODULE:FACTORY.
+TEXT, BYTES, IDS = "text", "bytes", "ids"
+
+
+class Named(NamedTuple):
+    """What audit() takes, how to call it, and what it charges for: TEXT, BYTES or IDS."""
+
+    made: Any
+    name: str
+    charges_for: str = TEXT
+
+
+def named_source(name: str, predictor: str | None, train_text: Callable[[], str] | None) -> Named:
+    """What is to be audited. name: DIR of a model (of characters, bytes or tokens), FILE.py, FILE.py:FACTORY or MODULE:FACTORY.
 
     predictor: which model of the registry to open on DIR. train_text: gives the text that a submission's train() is called with.
     UserError that says what is missing.
@@ -35,11 +48,19 @@ def named_source(name: str, predictor: str | None, train_text: Callable[[], str]
         made = getattr(module, factory, None)
         if not callable(made):
             raise UserError(f"{path} defines no {factory}() that makes a model")
-        return made, name
-    return _trained(module, name, train_text), name
+        return Named(made, name)
+    return Named(_trained(module, name, train_text), name)
 
 
-def _built(path: str, predictor: str | None) -> tuple[Any, str]:
+def _built(path: str, predictor: str | None) -> Named:
+    from charstat.facts import is_token_model
+
+    if is_token_model(path):
+        from charstat.tokens.model import TokenModel
+
+        if predictor is not None:
+            raise UserError("--predictor chooses a model of characters, and this directory has a token model: leave it out")
+        return Named(TokenModel.load(path).stream, path, IDS)
     from charstat.model import Model
     from charstat.registry import check_models, parse_models
 
@@ -48,7 +69,27 @@ def _built(path: str, predictor: str | None) -> tuple[Any, str]:
     if len(chosen) != 1:
         raise UserError(f"--predictor takes one model, not {len(chosen)}")
     check_models(chosen, model.contexts, model.pruned)
-    return lambda: model.char_model(chosen[0]), f"{path}, {chosen[0]}"
+    return Named(lambda: model.char_model(chosen[0]), f"{path}, {chosen[0]}", BYTES if model.alphabet.of_bytes else TEXT)
+
+
+def file_units(charges_for: str, path: str, first: int, n: int | None) -> str | bytes | np.ndarray:
+    """n characters, bytes or ids of a file from number `first` on, None for all: as file_text(); ids of a .npy array or a shard. CorpusError."""
+    if charges_for == TEXT:
+        return file_text(path, first, n)
+    if charges_for == IDS:
+        from charstat.tokens.shards import read_ids
+
+        units = read_ids(path)[first : None if n is None else first + n]
+    else:
+        try:
+            with open(path, "rb") as file:
+                file.seek(first)
+                units = file.read(n)
+        except OSError as e:
+            raise CorpusError(f"cannot read {path!r}: {e.strerror or e}") from e
+    if len(units) < 2:
+        raise CorpusError(f"{path!r} has fewer than two {charges_for} from number {first:,} on")
+    return units
 
 
 def _loaded(path: Path) -> Any:

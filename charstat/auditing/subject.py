@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from charstat.alphabet import bytes_of, text_of
 from charstat.errors import UserError
 
 Units = str | np.ndarray
@@ -109,6 +110,28 @@ class Subject:
         return list(dict.fromkeys([*known, *said, *self.text, *FIRST_CHARS]))
 
 
+class ByteSubject(Subject):
+    """A model of bytes: score(bytes), and predict() -> {one byte: P}. The audit itself has a character for each byte (alphabet.text_of)."""
+
+    unit, complete = "byte", True
+
+    def __init__(self, source: Any, data: bytes):
+        super().__init__(source, text_of(data))
+        self.encoded = bytes(data)
+
+    def charge(self, model: Any, units: Units) -> np.ndarray:
+        return super().charge(model, bytes_of(units))
+
+    def ask(self, model: Any) -> dict[Any, float]:
+        return {text_of(byte): p for byte, p in super().ask(model).items()}
+
+    def observe(self, model: Any, unit: Any) -> None:
+        super().observe(model, bytes_of(unit))
+
+    def alphabet(self, model: Any) -> list[Any]:
+        return [text_of(bytes([byte])) for byte in range(256)]
+
+
 class SteppedSubject(Subject):
     """A model of characters that is asked for each: predict() -> dict, observe(). It is never handed what comes later."""
 
@@ -180,8 +203,14 @@ class WrongCharges(UserError):
     """Charges that are not one number for each unit."""
 
 
-def subject_of(source: Any, text: str | np.ndarray) -> Subject:
-    """What can be asked of a model or of what makes one. text: a text, or the ids of a model of tokens. UserError if it is neither."""
+def subject_of(source: Any, text: str | bytes | np.ndarray) -> Subject:
+    """What can be asked of a model or of what makes one. text: a text, bytes for a model of bytes, or the ids of a model of tokens. UserError if
+    it is none of them."""
+    if isinstance(text, bytes | bytearray):
+        subject = ByteSubject(source, text)
+        if not callable(getattr(subject.model, "score", None)):
+            raise UserError(f"{subject.name} has no score(): bytes can be charged for by a model of bytes")
+        return subject
     if not isinstance(text, str):
         if not callable(getattr(Subject(source, "").model, "nll", None)):
             raise UserError("token ids can be charged for by a model of tokens, with nll(ids): give a text for any other")

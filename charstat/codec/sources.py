@@ -51,7 +51,9 @@ class Source:
 
 
 def source_with(model: Model) -> Source:
-    """For texts that are read with the same model."""
+    """For texts that are read with the same model. UserError for a model of bytes."""
+    if model.alphabet.of_bytes:
+        raise UserError("a model of bytes cannot compress yet: without a model, any file can be compressed, as bytes if it is no text")
     name = (model.path or "").rstrip("/").rpartition("/")[2].encode("utf-8", "replace")[:NAME_BYTES].decode("utf-8", "ignore")
     return Source(WITH_MODEL, model, model_checksum(model), name)
 

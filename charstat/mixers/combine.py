@@ -14,7 +14,6 @@ from typing import Protocol, Self
 import numpy as np
 
 from charstat.advice import Advice
-from charstat.arguments import check_text
 from charstat.charmodel_api import CharModel
 from charstat.errors import StateError
 from charstat.mixers.explanation import Explanation, sources_of
@@ -136,7 +135,7 @@ class AdvisedMixture(CharModel):
     def guess_and_score(self, text: str) -> tuple[list[str], np.ndarray]:
         """Observe a text; the most likely character before each, and the bits of each."""
         guesses: list[str] = []
-        bits = np.empty(len(check_text(text)))
+        bits = np.empty(len(self.alphabet.text(text)))
         for at in range(0, len(text), CHUNK_CHARS):
             part = text[at : at + CHUNK_CHARS]
             advice = np.empty((len(part), len(self.experts), SYMBOLS))
@@ -144,9 +143,9 @@ class AdvisedMixture(CharModel):
                 if isinstance(expert, SymbolModel):
                     advice[:, e] = expert.distributions(part)
                     continue
-                for i, char in enumerate(part):  # each row is asked for before its character is observed
+                for i in range(len(part)):  # each row is asked for before its character is observed
                     advice[i, e] = self._row(expert)
-                    expert.observe(char)
+                    expert.observe(part[i : i + 1])
             guessed, bits[at : at + len(part)] = self.mixture.guess_and_score(part, advice)
             guesses += guessed
         self._advised = False

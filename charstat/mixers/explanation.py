@@ -86,7 +86,7 @@ def sources_of(layout: MixerLayout, experts: tuple[str, ...] = ()) -> tuple[Sour
 
 def explain(fixed: Fixed, s: Stream, layout: MixerLayout, alphabet: Alphabet, char: str) -> Explanation:
     """What a stream's sources say of `char` now; it learns nothing and stays where it is."""
-    symbol = alphabet.symbol_of.get(char, ESCAPE)
+    symbol = alphabet.symbol_of.get(alphabet.text(char), ESCAPE)
     probability = float(path_probability(fixed, s, symbol))
     rare = alphabet.rare_probability(char) if symbol == ESCAPE else 1.0
     tree, inputs, depth = fixed.tree, layout.inputs, int(fixed.tree.depth[symbol])

@@ -48,7 +48,7 @@ from charstat.mixers.state import (
 from charstat.ngram.classes import NOTHING, class_features, find_word, follow_topic, topic_number
 from charstat.ngram.hashing import CHARS, TOPIC, char_identity, mix64, push_symbol, word_hash, word_identity
 from charstat.ngram.match import expected_symbol, length_bucket, match_length
-from charstat.ngram.overlay import find_slot, slot_list
+from charstat.ngram.overlay import bring_contexts, find_slot, slot_list
 from charstat.ngram.table import find_context
 from charstat.ngram.words import (
     FIRST_KIND,
@@ -221,9 +221,11 @@ def find_static(
 
 
 @njit(cache=True, nogil=True)
-def find_online(online, keys, families, slots, pool, touched):
+def find_online(online, keys, families, overlay, touched):
     """Overlay slot and list of every context; returns the longest character order with a list, plus 1."""
-    longest = 0
+    slots, pool, longest = overlay.slots, overlay.pool, 0
+    if overlay.base_slots.shape[1] > 0:  # subtle: here and not in prepare, which is inlined into everything, where a branch costs much
+        bring_contexts(overlay, keys, touched)
     for f in range(families.shape[0]):
         online[f, LIST] = online[f, LENGTH] = 0
         if keys[f] != U0:
@@ -248,7 +250,7 @@ def prepare(fixed, s):
         cursor, fixed.chains.first_word, s.identities, s.keys, s.history, s.features, mix64(s.word[HASH]), mix64(s.word[LOWER_HASH]),
         t.families, t.buckets, t.records, t.rows, slots, s.static_rows, s.word_rows, s.touched,
     )  # fmt: skip
-    online_order = find_online(s.online, s.keys, t.families, slots, s.overlay.pool, s.touched)
+    online_order = find_online(s.online, s.keys, t.families, s.overlay, s.touched)
     cursor[EXPECTED_SYMBOL] = np.int64(-1) if cursor[MATCH_OFF] else expected_symbol(s.match)
     cursor[MATCH_BUCKET] = length_bucket(match_length(s.match))
     select_rows(

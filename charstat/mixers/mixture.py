@@ -25,7 +25,7 @@ from charstat.mixers.lookups import enter_word
 from charstat.mixers.state import CLOCK, FAMILY_COLUMNS, MATCH_OFF, PREPARED, TREE_READY, Fixed, Stream, Tables, new_stream
 from charstat.ngram.contexts import Context
 from charstat.ngram.match import Match, end_match, ensure_match_room, new_match
-from charstat.ngram.overlay import DEFAULT_LIMIT, FAST, SLOW, Overlay, ensure_room, new_overlay
+from charstat.ngram.overlay import DEFAULT_LIMIT, FAST, SLOW, Overlay, ensure_room, joined, new_overlay, shared
 from charstat.ngram.table import identity_bits
 from charstat.ngram.words import model_symbol_info
 from charstat.symbol_model import SymbolModel, one_at_a_time
@@ -148,10 +148,20 @@ class Mixture(SymbolModel):
     def _make_room(self) -> None:
         s = self.state
         overlay = ensure_room(s.overlay, self.block_symbols, self._clock(), self._limit)
-        match = ensure_match_room(s.match, self.block_symbols)
+        self._move_to(overlay, ensure_match_room(s.match, self.block_symbols))
+
+    def _move_to(self, overlay: Overlay, match: Match) -> None:
+        """Go on with the same contents in other arrays."""
+        s = self.state
         if overlay is not s.overlay or match is not s.match:
             s.cursor[PREPARED] = s.cursor[TREE_READY] = 0
             self.state = s._replace(overlay=overlay, match=match)
+
+    def _share(self) -> None:
+        self._move_to(shared(self.state.overlay, self.block_symbols, self._limit), self.state.match)
+
+    def _unshare(self) -> None:
+        self._move_to(joined(self.state.overlay, self.block_symbols), self.state.match)
 
     @property
     def n_bytes(self) -> int:

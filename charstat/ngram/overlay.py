@@ -17,6 +17,9 @@ MOST_SEEN, the times of the whole context are halved (rounded up), so that they 
 
 A slot takes 16 bytes, and a list of up to eight symbols lies in one or two cache lines. Memory is bounded: a table that holds
 `limit` contexts forgets the half that was seen least recently.
+
+Streams that were forked share what they had learned by then: an overlay may lie on a *base*, an overlay that nothing writes to any more.
+A context is copied from there when it is looked up (bring_contexts), so that everything else sees one overlay (shared, joined).
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ GENERATION_BITS = 12
 GENERATIONS = 1 << 20
 FIRST_CAPACITY = 1 << 10
 DEFAULT_LIMIT = 1 << 20  # contexts in each table
+LAYER_CAPACITY = 1 << 14  # slots of a table that a fork copies; what is larger is shared
 SIZE_CLASSES = 8  # rooms of 1, 2, 4 .. 128 entries
 
 U0, U7, U31, U32, U40, U44, U55 = (np.uint64(n) for n in (0, FAST, SLOW, 32, 40, 44, SEEN))
@@ -48,19 +52,29 @@ NO_BLOCK = np.uint64((1 << 64) - 1)
 
 
 class Overlay(NamedTuple):
-    """The overlays of all tables, with one pool of entries."""
+    """The overlays of all tables, with one pool of entries; and the base that they lie on, shared with forks and never written to."""
 
     slots: np.ndarray  # uint64 [tables, capacity, 2]
     used: np.ndarray  # int64 [tables]: contexts held
     pool: np.ndarray  # uint64 [entries]
     heap: np.ndarray  # int64 [1]: entries of the pool handed out so far
     free: np.ndarray  # uint64 [SIZE_CLASSES]: first free block of each size, NO_BLOCK if none
+    base_slots: np.ndarray  # as slots; capacity 0 without a base
+    base_pool: np.ndarray  # as pool, what was handed out of it
 
     def copied(self) -> Overlay:
-        """A copy with the same room; of the pool, only what was handed out takes memory."""
+        """A copy with the same room on the same base; of the pool, only what was handed out takes memory."""
         pool, end = np.empty_like(self.pool), int(self.heap[0])
         pool[:end] = self.pool[:end]
-        return Overlay(self.slots.copy(), self.used.copy(), pool, self.heap.copy(), self.free.copy())
+        slots = (
+            self.slots.copy() if self.used.any() else np.zeros(self.slots.shape, np.uint64)
+        )  # zeros take no memory until they are written
+        return self._replace(slots=slots, used=self.used.copy(), pool=pool, heap=self.heap.copy(), free=self.free.copy())
+
+    @property
+    def layered(self) -> bool:
+        """Whether there is a base."""
+        return self.base_slots.shape[1] > 0
 
 
 def new_overlay(tables: int, capacity: int = FIRST_CAPACITY, entries: int = 1 << 12) -> Overlay:
@@ -70,6 +84,8 @@ def new_overlay(tables: int, capacity: int = FIRST_CAPACITY, entries: int = 1 <<
         np.zeros(entries, np.uint64),
         np.zeros(1, np.int64),
         np.full(SIZE_CLASSES, NO_BLOCK, np.uint64),
+        np.zeros((tables, 0, 2), np.uint64),
+        np.zeros(0, np.uint64),
     )
 
 
@@ -215,27 +231,66 @@ def count_symbol(
     slots[table, p, 1] = pack_slot(at, length, room, position)
 
 
+@njit(cache=True, nogil=True)
+def bring_contexts(overlay, keys, touched):
+    """Copy the contexts of these keys, one for each table, from the base; those that are there already, or nowhere, stay as they are."""
+    slots, pool, base_slots, base_pool = overlay.slots, overlay.pool, overlay.base_slots, overlay.base_pool
+    mask = np.uint64(base_slots.shape[1] - 1)
+    for f in range(keys.shape[0]):
+        touched[f] = np.int64(base_slots[f, (keys[f] >> np.uint64(20)) & mask, 0])
+    for f in range(keys.shape[0]):
+        if keys[f] == U0:
+            continue
+        p = find_slot(slots, f, keys[f])
+        if slots[f, p, 0] != U0:
+            continue
+        q = find_slot(base_slots, f, keys[f])
+        if base_slots[f, q, 0] != U0:
+            put_list(slots, overlay.used, pool, overlay.heap, overlay.free, f, p, keys[f], base_slots[f, q, 1], base_pool)
+
+
+@njit(cache=True, nogil=True, inline="always")  # a call for each context took a fifth of a stream's time
+def put_list(slots, used, pool, heap, free, table, p, key, packed, other_pool):
+    """Write a context into the free slot p, with a copy of its list in another pool. packed: the second word of its slot there."""
+    at, block = slot_offset(packed), take_block(pool, heap, free, slot_room(packed))
+    for e in range(slot_length(packed)):
+        pool[block + e] = other_pool[at + e]
+    slots[table, p, 0] = key
+    slots[table, p, 1] = np.uint64(block) | (packed & ~MASK32)
+    used[table] += 1
+
+
 def ensure_room(overlay: Overlay, steps: int, position: int, limit: int = DEFAULT_LIMIT) -> Overlay:
     """An overlay with room for `steps` more observations in every table: the same one, or a larger or trimmed copy.
 
-    A table that would hold more than `limit` contexts forgets the half that was seen least recently.
+    A table that would hold more than `limit` contexts forgets the half that was seen least recently. An overlay on a base that grows
+    beyond LAYER_CAPACITY becomes one without.
     """
-    tables, capacity, _ = overlay.slots.shape
-    most = int(overlay.used.max(initial=0)) + steps
-    if most > limit and int(overlay.used.max(initial=0)) > limit // 2:
-        overlay = _copy(overlay, capacity, overlay.pool.size, limit // 2, position)
+    if overlay.layered:
         most = int(overlay.used.max(initial=0)) + steps
-    wanted = capacity
+        if 5 * most > 3 * LAYER_CAPACITY or _most_held(overlay.base_slots) + most > limit:
+            overlay = joined(overlay, steps)
+    held = int(overlay.used.max(initial=0))
+    if held + steps > limit and held > limit // 2:
+        overlay = _copy(overlay, overlay.slots.shape[1], overlay.pool.size, limit // 2, position)
+    return _with_room(overlay, steps)
+
+
+def _with_room(overlay: Overlay, steps: int) -> Overlay:
+    """An overlay with room for `steps` more observations, which forgets nothing: the same one, or a larger copy."""
+    tables, capacity, _ = overlay.slots.shape
+    most, wanted = int(overlay.used.max(initial=0)) + steps, capacity
     while 5 * most > 3 * wanted:
         wanted *= 2
     # New lists take fewer than 4 entries a step; a full list moves to twice its room at once, 128 entries at most.
     handed_out = int(overlay.heap[0])
-    entries = handed_out + min(2 * handed_out, 128 * tables * steps) + tables * (4 * steps + 256)
+    moved = min(overlay.base_pool.size, 128 * tables * steps)  # from the base, at most
+    entries = handed_out + moved + min(2 * (handed_out + moved), 128 * tables * steps) + tables * (4 * steps + 256)
     size = overlay.pool.size
     while size < entries:
         size *= 2
     if wanted != capacity:
-        return _copy(overlay, wanted, size, limit, position)
+        return _copy(overlay, wanted, size, capacity, 0)
     if size != overlay.pool.size:
         pool = np.zeros(size, np.uint64)
         pool[: overlay.pool.size] = overlay.pool
@@ -246,7 +301,57 @@ def ensure_room(overlay: Overlay, steps: int, position: int, limit: int = DEFAUL
 def _copy(overlay: Overlay, capacity: int, entries: int, keep: int, position: int) -> Overlay:
     new = new_overlay(overlay.slots.shape[0], capacity, entries)
     _refill(overlay, new, keep, position)
-    return new
+    return new._replace(base_slots=overlay.base_slots, base_pool=overlay.base_pool)
+
+
+def shared(overlay: Overlay, steps: int, limit: int = DEFAULT_LIMIT) -> Overlay:
+    """The same contexts, so that a fork of them is a small copy: a large overlay becomes the base of a new one with room for `steps`
+    observations, and must not be written to from here on."""
+    if overlay.layered or overlay.slots.shape[1] <= LAYER_CAPACITY or _most_held(overlay.slots) + steps > limit:
+        return overlay  # subtle: near the limit, too, because only the start of a block may forget anything
+    new = new_overlay(overlay.slots.shape[0])._replace(base_slots=overlay.slots, base_pool=overlay.pool[: int(overlay.heap[0])])
+    return _with_room(new, steps)
+
+
+def _most_held(slots: np.ndarray) -> int:
+    """No table holds more contexts than this: ensure_room leaves two slots of five free."""
+    return -(-3 * slots.shape[1] // 5)
+
+
+def joined(overlay: Overlay, steps: int) -> Overlay:
+    """The same contexts without a base, with room for `steps` observations: a copy of it, with the newer contexts written over the old ones."""
+    if not overlay.layered:
+        return overlay
+    tables, capacity, _ = overlay.base_slots.shape
+    held, handed_out = np.count_nonzero(overlay.base_slots[:, :, 0], axis=1), overlay.base_pool.size
+    pool = np.empty(handed_out + int(overlay.heap[0]), np.uint64)
+    pool[:handed_out] = overlay.base_pool
+    none = new_overlay(tables, 1, 1)
+    whole = none._replace(slots=overlay.base_slots.copy(), used=held, pool=pool, heap=np.array([handed_out]))
+    if 5 * int((held + overlay.used).max()) > 3 * capacity:
+        whole = _copy(whole, 2 * capacity, pool.size, capacity, 0)
+    _join(overlay, whole)
+    return _with_room(whole, steps)
+
+
+@njit(cache=True, nogil=True)
+def _join(newer, whole):
+    """Write the newer contexts over those of the same keys, whose blocks are free then."""
+    for table in range(newer.slots.shape[0]):
+        for p in range(newer.slots.shape[1]):
+            key = newer.slots[table, p, 0]
+            if key == U0:
+                continue
+            q = find_slot(whole.slots, table, key)
+            if whole.slots[table, q, 0] != U0:
+                old = whole.slots[table, q, 1]
+                at, room = slot_offset(old), slot_room(old)
+                whole.pool[at] = whole.free[room]
+                whole.free[room] = np.uint64(at)
+                whole.used[table] -= 1
+            put_list(
+                whole.slots, whole.used, whole.pool, whole.heap, whole.free, table, q, key, newer.slots[table, p, 1], newer.pool,
+            )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
@@ -268,11 +373,5 @@ def _refill(old, new, keep, position):
             key, packed = old.slots[table, p, 0], old.slots[table, p, 1]
             if key == U0 or slot_age(packed, position) >= oldest:
                 continue
-            at, length, room = slot_offset(packed), slot_length(packed), slot_room(packed)
-            block = take_block(new.pool, new.heap, new.free, room)
-            for e in range(length):
-                new.pool[block + e] = old.pool[at + e]
             q = find_slot(new.slots, table, key)
-            new.slots[table, q, 0] = key
-            new.slots[table, q, 1] = np.uint64(block) | (packed & ~MASK32)
-            new.used[table] += 1
+            put_list(new.slots, new.used, new.pool, new.heap, new.free, table, q, key, packed, old.pool)

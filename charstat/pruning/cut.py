@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from charstat.arguments import check_call, check_path, check_text, check_whole
+from charstat.arguments import check_call, check_path, check_whole
 from charstat.columns import COLUMNS
 from charstat.errors import ArgumentError, UserError
 from charstat.manifest import seal
@@ -185,7 +185,8 @@ def prune(
         raise ArgumentError(f"a Model is what can be pruned, not {type(model).__name__}")
     if out is not None:
         check_path(out, "out")
-    check_text(held_out, "held_out")
+    if held_out:
+        model.alphabet.text(held_out)  # of the model's kind
     check_call(progress, "progress")
     max_bytes, min_count, packed = check_limits(max_bytes, min_count, packed)
     columns = new_columns(out, packed)

@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from charstat.tokens.model import TokenModel
 
-COMMON = ("order", "contexts", "held_out", "backend", "threads", "memory", "out", "limit")
+COMMON = ("order", "contexts", "held_out", "backend", "threads", "memory", "max_bytes", "min_count", "out", "limit")
 
 
 def with_tokens(build: Callable[..., None]) -> Callable[..., None]:
@@ -91,13 +91,13 @@ def token_facts(model: TokenModel) -> dict[str, Any]:
         },
         "warm_start_tokens": model.start.tokens if model.start else 0, "bytes": disk_bytes(about) if "arrays" in about else model.n_bytes,
         "backend": built.get("backend"), "device": built.get("device"), "counting_seconds": built.get("seconds"), "phases": built.get("phases"),
-        "out": model.path, "format_version": about.get("format_version"), "charstat_version": about.get("charstat_version"),
+        "energy": built.get("energy"), "pruned": about.get("pruned"), "out": model.path, "format_version": about.get("format_version"), "charstat_version": about.get("charstat_version"),
     }  # fmt: skip
 
 
 def show_tokens(result: dict[str, Any], as_json: bool) -> None:
     """A token model: one JSON object, or its tables."""
-    from charstat.report import facts_table, format_bytes, format_seconds, new_table, print_json, show
+    from charstat.report import energy_table, facts_table, format_bytes, format_seconds, new_table, phases_table, print_json, show
 
     if as_json:
         return print_json(result)
@@ -111,9 +111,18 @@ def show_tokens(result: dict[str, Any], as_json: bool) -> None:
     ]
     if result["warm_start_tokens"]:
         rows.append(("Warm start", f"learned from {result['warm_start_tokens']:,} tokens that were not counted"))
+    if (cut := result["pruned"]) is not None:
+        limit = f"at most {cut['max_bytes']:,} bytes: " if cut["max_bytes"] else ""
+        was = {key: sum(t[key] for t in cut["tables"].values()) for key in ("contexts", "rows")}
+        left = {key: sum(t[key] for t in result["contexts"].values()) for key in ("contexts", "rows")}
+        shares = ", ".join(f"{left[key] / max(1, was[key]):.1%} of the {key}" for key in was)
+        rows.append(("Cut to", f"{limit}contexts seen {cut['min_count']:,} times or more, {shares}"))
+        if (cost := cut.get("held_out")) is not None:
+            on = f"{cost['before']:.4f} -> {cost['after']:.4f} bits per token on {cost['tokens']:,} held-out tokens"
+            rows.append(("Cost of the cut", f"{cost['after'] - cost['before']:+.4f}: {on}"))
     if result["device"]:
         rows.append(("Counted on", f"{result['device']} ({result['backend']} backend), {format_seconds(result['counting_seconds'])}"))
     table = new_table("Tables", ("Context", "left"), ("Contexts", "right"), ("Rows", "right"), ("Size", "right"))
     for name, t in result["contexts"].items():
         table.add_row(name, f"{t['contexts']:,}", f"{t['rows']:,}", format_bytes(t["bytes"]))
-    show(facts_table("Token model", False, rows), table)
+    show(facts_table("Token model", False, rows), table, phases_table(result), energy_table(result))

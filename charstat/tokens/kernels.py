@@ -20,7 +20,7 @@ from charstat.mixers.back_off import back_off
 from charstat.mixers.evidence import SILENT, learn_evidence, look_up_evidence
 from charstat.mixers.logistic import learn_weights, logit, mix, squash, sum_rows
 from charstat.ngram.hashing import mix64
-from charstat.ngram.overlay import find_slot, slot_list
+from charstat.ngram.overlay import bring_contexts, find_slot, slot_list
 from charstat.ngram.table import find_context
 from charstat.tokens.contexts import push_tokens, push_word, token_identity
 from charstat.tokens.layout import HIT_LEVELS, TokenRates
@@ -63,26 +63,12 @@ WEIGHTS_RATE, BOOST, BOOST_TOKENS, WARM_RATE, EVIDENCE_RATE, DISCOUNT, NODE_MOST
 
 @njit(cache=True, nogil=True, inline="always")
 def shared_bits(a, b, depth):
-    """How many decisions two codes share, `depth` at most: the leading zeros of their difference."""
-    x = np.uint32(a ^ b)
-    if x == np.uint32(0):
-        return depth
-    n = 0
-    if x < np.uint32(1 << 16):
-        n += 16
-        x <<= np.uint32(16)
-    if x < np.uint32(1 << 24):
-        n += 8
-        x <<= np.uint32(8)
-    if x < np.uint32(1 << 28):
-        n += 4
-        x <<= np.uint32(4)
-    if x < np.uint32(1 << 30):
-        n += 2
-        x <<= np.uint32(2)
-    if x < np.uint32(1 << 31):
-        n += 1
-    return min(n, depth)
+    """How many decisions two codes share, `depth` at most: the leading zeros of their difference.
+
+    subtle: they stand in the exponent of the difference as a float64, which holds it exactly; 0 has the exponent 0. No branch to mispredict.
+    """
+    exponent = np.float64(np.uint32(a ^ b)).view(np.int64) >> 52
+    return min(np.int64(1054) - exponent, depth)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -113,6 +99,8 @@ def prepare(fixed, s):
         identities[f] = identity
         keys[f] = mix64(identity + U1) if position >= families[f, REACH] else U0
         static_rows[f, START] = families[f, BUCKET_AT] + np.int64(identity >> np.uint64(width - families[f, BITS]))
+    if s.overlay.base_slots.shape[1] > 0:
+        bring_contexts(s.overlay, keys, t)
     for f in range(n):
         t[f] = np.int64(slots[f, (keys[f] >> np.uint64(20)) & mask, 0])
     for f in range(n):
@@ -429,6 +417,17 @@ def step(fixed, s, token):
     s.cursor[PREPARED] = s.cursor[TREE_READY] = 0
     s.experts[:, :] = 0.0
     return p
+
+
+@njit(cache=True, nogil=True)
+def pass_over(fixed, s, ids):
+    """Move on over tokens that are context only: nothing is predicted or counted, but later tokens may match them."""
+    for i in range(ids.shape[0]):
+        token = np.int64(ids[i])
+        push_tokens(s.history, token)
+        push_word(s.history, s.power, token, fixed.pieces)
+        observe_leaf(s.match, np.int64(fixed.tree.leaf_of[token]), True)
+        s.cursor[POSITION] += 1
 
 
 @njit(cache=True, nogil=True)

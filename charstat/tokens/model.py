@@ -15,9 +15,11 @@ A directory like a character model's (storage.py), with a manifest of its own ki
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ import numpy as np
 from charstat import __version__
 from charstat.arguments import check_call, check_path, check_whole
 from charstat.columns import TOKEN_COLUMNS
-from charstat.counting import choose_backend
+from charstat.counting import choose_backend, energy_meter
 from charstat.errors import ArgumentError, FormatError, MergeError, ResourceError, UserError
 from charstat.manifest import MAX_PARTS, TOKEN_MODEL, check_data, check_token_manifest
 from charstat.pipeline import Progress
@@ -43,7 +45,10 @@ from charstat.tokens.contexts import (
     token_contexts,
 )
 from charstat.tokens.counting import count_on_cpu, count_on_device, id_bits
-from charstat.tokens.start import TokenStart
+from charstat.tokens.cutting import MEASURED_TOKENS, check_cut, cut
+from charstat.tokens.layout import TokenLayout
+from charstat.tokens.seen import seen_tables
+from charstat.tokens.start import TokenStart, start_size
 from charstat.tokens.stream import TokenStream, check_ids, learn_start
 from charstat.tokens.table import TokenTable, merge_token_tables, table_bits
 from charstat.tokens.tree import TokenTree, order_by_bytes, order_by_neighbours, token_tree
@@ -52,7 +57,8 @@ from charstat.verify import run_jobs, table_jobs
 PLACES = ("bits", "start_bits", "bucket_at", "record_at", "row_at", "sum_at")
 MAX_TOKENS = (1 << 31) - (1 << 28)  # counts of a context are int32 in the kernels, a stream's own (128 entries of 2**20) added
 START_MAX = 1e4
-KEPT = ("text", "data", "build", "start")  # of a manifest, when a model is saved
+NOTHING = np.empty(0, np.float32)
+KEPT = ("text", "data", "build", "start", "pruned")  # of a manifest, when a model is saved
 
 
 class TokenModel:
@@ -143,9 +149,24 @@ class TokenModel:
         """A new stream on this model; options are those of TokenStream."""
         return TokenStream(self, **options)
 
-    def save(self, path: str | os.PathLike) -> TokenModel:
-        """Write the model as a directory and return it, loaded from there. ResourceError, FormatError: see storage.py."""
-        return _finish(self.tables.values(), self.columns, {k: v for k, v in self.manifest.items() if k in KEPT}, path)
+    @property
+    def pruned(self) -> bool:
+        """Whether it was cut to a size: its counts are no longer whole."""
+        return "pruned" in self.manifest
+
+    def save(self, path: str | os.PathLike, *, max_bytes: int | None = None, min_count: int = 1, held_out: Any = None) -> TokenModel:
+        """Write the model as a directory and return it, loaded from there. ResourceError, FormatError: see storage.py.
+
+        max_bytes, min_count: cut it (cutting.py); UserError if nothing fits. held_out: ids that were not counted; the manifest says what the
+        cut costs on the first of them.
+        """
+        about, tables = {k: v for k, v in self.manifest.items() if k in KEPT}, self.tables.values()
+        if check_cut(max_bytes, min_count):
+            tables, about["pruned"] = cut(self, max_bytes, min_count)
+            held = check_ids([] if held_out is None else held_out, self.vocab_size, "held_out")
+            if held.size:
+                about["pruned"]["held_out"] = cost_in_bits(self, _finish(tables, self.columns | {"start": NOTHING}, {}, None), held)
+        return _finish(tables, self.columns, about, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike, verify: str = "full") -> TokenModel:
@@ -167,6 +188,19 @@ class TokenModel:
         if verify == "full":
             check_sums(path, manifest, columns)
         return model
+
+    @classmethod
+    def seen(cls, stream: TokenStream) -> TokenModel:
+        """What a stream has seen, counted without decay: the model that build_tokens() counts of these ids, for merge().
+
+        The ids are those since reset(), and its `history` the text before them. StateError if the stream no longer knows all of it: if it forgot
+        old contexts (overlay_limit), or met more than 128 different tokens after one context.
+        """
+        model, tables = stream.model, seen_tables(stream)
+        observed = stream.observed_leaves()
+        counts = np.bincount(model.columns["id_of"][observed], minlength=model.vocab_size).astype(np.uint32)
+        columns = {name: model.columns[name] for name in ("id_of", "piece_bytes", "piece_ends")} | {"counts": counts, "start": NOTHING}
+        return _finish(tables, columns, {"text": {"tokens": int(observed.size)}}, None)
 
     def _check_values(self) -> None:
         """ValueError unless every value is one that the kernels can trust."""
@@ -197,6 +231,8 @@ class TokenModel:
             raise MergeError(f"the models have different contexts: {', '.join(sorted(names))}")
         if not np.array_equal(a.columns["id_of"], b.columns["id_of"]):
             raise MergeError("the leaves of the models have different orders: build one shard with build_tokens(..., like=the other)")
+        if a.pruned or b.pruned:
+            raise MergeError("a model that was cut to a size cannot be merged: its counts are not whole")
         if a.tokens + b.tokens > MAX_TOKENS:
             raise MergeError(f"the sum would count {a.tokens + b.tokens:,} tokens: tables have room for {MAX_TOKENS:,}")
         tables = (merge_token_tables(table, b.tables[name]) for name, table in a.tables.items())
@@ -208,8 +244,21 @@ class TokenModel:
         return _finish(tables, columns, about, out)
 
 
-def _finish(tables: Iterable[TokenTable], columns: dict[str, np.ndarray], about: dict, out: str | os.PathLike | None) -> TokenModel:
-    """The model of these tables, in memory or in its directory. columns: those that are not of tables."""
+def cost_in_bits(before: TokenModel, after: TokenModel, ids: np.ndarray) -> dict[str, Any]:
+    """Bits per token of the first MEASURED_TOKENS ids, by streams of two models without warm starts."""
+    ids, bits = ids[:MEASURED_TOKENS], []
+    for model in (before, after):
+        stream = model.stream(warm_start=False)
+        stream.reset()
+        bits.append(float(stream.score(ids).mean() / math.log(2)))
+    return {"tokens": ids.size, "before": bits[0], "after": bits[1]}
+
+
+def _finish(
+    tables: Iterable[TokenTable], columns: dict[str, np.ndarray], about: dict | Callable[[], dict], out: str | os.PathLike | None
+) -> TokenModel:
+    """The model of these tables, in memory or in its directory. columns: those that are not of tables. about: of the manifest; a function is
+    called once there are all tables."""
     writer = _Parts() if out is None else DirectoryColumns(check_path(out, "out"), TOKEN_MODEL, TOKEN_COLUMNS)
     try:
         entries = {}
@@ -221,7 +270,8 @@ def _finish(tables: Iterable[TokenTable], columns: dict[str, np.ndarray], about:
             }  # fmt: skip
         for name in ("id_of", "counts", "piece_bytes", "piece_ends", "start"):
             writer.append(name, columns[name])
-        facts = {"charstat_version": __version__, "vocab_size": columns["id_of"].size, "tables": entries, **about}
+        more = about() if callable(about) else about
+        facts = {"charstat_version": __version__, "vocab_size": columns["id_of"].size, "tables": entries, **more}
         if isinstance(writer, _Parts):
             return TokenModel(facts, writer.finish())
         return TokenModel(*writer.commit(facts), str(out))
@@ -264,6 +314,8 @@ def build_tokens(
     backend: str = "auto",
     threads: int | None = None,
     memory_bytes: int | None = None,
+    max_bytes: int | None = None,
+    min_count: int = 1,
     out: str | os.PathLike | None = None,
     data: dict | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -275,7 +327,7 @@ def build_tokens(
     contexts of words and for the order of the tree's leaves; without them, leaves are ordered by their neighbours. history: ids before
     these, context only (for shards). like: a model of the same vocabulary whose leaves are in the order wanted (for shards without
     token_bytes). held_out: how many ids at the end are not counted; streams begin with what is learned from them. backend, threads,
-    memory_bytes: as in build_model. data: a description for the manifest. progress: called with a Progress.
+    memory_bytes: as in build_model. max_bytes, min_count: cut the model after counting, as TokenModel.save does. data: a description for the manifest. progress: called with a Progress.
 
     ArgumentError for ids outside the vocabulary and other impossible arguments; ContextError; BackendUnavailable; ResourceError if the
     disk is full.
@@ -301,7 +353,8 @@ def build_tokens(
         raise ResourceError(f"there are {counted.size:,} tokens; the tables hold {MAX_TOKENS:,} at most: build shards and merge them")
     chosen = token_contexts(order, names is not None, contexts)
     engine, why = choose_backend(backend, threads, memory_bytes, 2 * ids.size)
-    started, steps, phases = time.perf_counter(), len(chosen) + 1 + bool(held_out), []
+    cuts = check_cut(max_bytes, min_count)
+    started, steps, meter = time.perf_counter(), len(chosen) + 1 + cuts + bool(held_out), energy_meter(engine)
 
     def tell(phase: str, done: int) -> None:
         if progress:
@@ -316,13 +369,12 @@ def build_tokens(
         id_of = order_by_neighbours(counted, counts, engine.threads)
     tree, pieces = token_tree(id_of, counts), no_pieces(vocab_size) if names is None else describe_pieces(names)
     all_ids = np.concatenate([before, counted]) if before.size else counted
-    clock = _Clock(phases)
     if engine.name == "gpu":
-        found = count_on_device(engine.arrays, all_ids, before.size, chosen, tree.leaf_of, pieces, clock)
+        found = count_on_device(engine.arrays, all_ids, before.size, chosen, tree.leaf_of, pieces, meter.phase)
     else:
-        found = count_on_cpu(all_ids, before.size, chosen, tree.leaf_of, pieces, engine.threads, engine.budget_bytes, clock)
+        found = count_on_cpu(all_ids, before.size, chosen, tree.leaf_of, pieces, engine.threads, engine.budget_bytes, meter.phase)
 
-    def tables() -> Iterable[TokenTable]:
+    def counted_tables() -> Iterable[TokenTable]:
         for i, table in enumerate(found):
             tell(table.context.name, i + 1)
             yield table
@@ -337,37 +389,31 @@ def build_tokens(
     if data is not None:
         about["data"] = data
     about["build"] = {"backend": engine.name, "device": engine.device, "reason": why, "notes": list(getattr(engine, "notes", []))}
-    if not held_out:
-        about["build"] |= {"seconds": time.perf_counter() - started, "phases": phases}
-    model = _finish(tables(), columns, about, out if not held_out else None)
-    if held_out:
-        with clock("learn"):
-            start = learn_start(model, held)
-        tell("learn", steps)
-        columns["start"] = start.values
-        about["start"] = {"tokens": start.tokens, "layout": start.layout}
-        about["build"] |= {"seconds": time.perf_counter() - started, "phases": phases}
-        model = _finish(model.tables.values(), columns, about, out)
-    return model
+    with ExitStack() as measured:  # subtle: tables are counted as they are asked for, so that only one is held at a time
+        measured.enter_context(meter)
 
+        def facts() -> dict:
+            measured.close()
+            energy = meter.report()
+            about["build"] |= {"seconds": time.perf_counter() - started, "phases": energy.phases, "energy": energy.to_dict()}
+            return about
 
-class _Clock:
-    """Seconds of each phase, added up by name, as a manifest lists them."""
-
-    def __init__(self, phases: list[dict]):
-        self._phases = phases
-
-    def __call__(self, name: str) -> _Clock:
-        self._name = name
-        return self
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        seconds = time.perf_counter() - self._started
-        for phase in self._phases:
-            if phase["name"] == self._name:
-                phase["seconds"] += seconds
-                return
-        self._phases.append({"name": self._name, "seconds": seconds, "gpu_gross_j": None, "cpu_j": None})
+        tables: Iterable[TokenTable] = counted_tables()
+        if held_out or cuts:
+            model = _finish(tables, columns, {}, None)
+            tables = model.tables.values()
+        if cuts:
+            later = 4 * start_size(TokenLayout(chosen, vocab_size)) if held_out else 0
+            with meter.phase("prune"):
+                tables, about["pruned"] = cut(model, max_bytes, min_count, later)
+                whole, model = model, _finish(tables, columns, {}, None)
+                if held_out:
+                    about["pruned"]["held_out"] = cost_in_bits(whole, model, held)
+                del whole
+            tell("prune", len(chosen) + 1)
+        if held_out:
+            with meter.phase("learn"):
+                start = learn_start(model, held)
+            columns["start"], about["start"] = start.values, {"tokens": start.tokens, "layout": start.layout}
+            tell("learn", steps)
+        return _finish(tables, columns, facts, out)

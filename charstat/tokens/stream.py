@@ -22,13 +22,13 @@ from charstat.arguments import check_whole
 from charstat.errors import ArgumentError, StateError
 from charstat.mixers.evidence import count_states, online_states, ratio_bins
 from charstat.mixers.layout import ChainBounds
-from charstat.ngram.overlay import DEFAULT_LIMIT, ensure_room, new_overlay
+from charstat.ngram.overlay import DEFAULT_LIMIT, Overlay, ensure_room, new_overlay, shared
 from charstat.tokens.advice import TokenAdvice, check_shape, check_sums, probabilities
 from charstat.tokens.contexts import Pieces, TokenContext
 from charstat.tokens.counting import id_bits
-from charstat.tokens.kernels import add_up_advice, run
+from charstat.tokens.kernels import add_up_advice, pass_over, run
 from charstat.tokens.layout import TokenLayout, TokenRates
-from charstat.tokens.match import ensure_match_room, new_match
+from charstat.tokens.match import TokenMatch, ensure_match_room, new_match
 from charstat.tokens.online import RECENT_DECAY, WORD_DECAY
 from charstat.tokens.start import TokenStart, pack, unpack
 from charstat.tokens.state import CLOCK, FAMILY_COLUMNS, PREPARED, TREE_READY, WARM, Fixed, TokenState, new_token_mixer, new_token_state
@@ -132,13 +132,18 @@ class TokenStream:
             rates=np.array(astuple(self.rates)),
         )
 
-    def reset(self) -> None:
-        """Start a text; what was learned from an earlier one is forgotten."""
+    def reset(self, history: Any = None) -> None:
+        """Start a text; what was learned from an earlier one is forgotten. history: ids before it, context only. ArgumentError: as for score()."""
+        before = check_ids([] if history is None else history, self.vocab_size, "history")
         mixer = new_token_mixer(self.layout, self.rates, self.model.tree)
         if self._start is not None:
             unpack(self._start, mixer, self.layout)
         self._state = new_token_state(self.layout, new_overlay(self.layout.families), new_match(), mixer)
         self._state.cursor[WARM] = self._start is not None
+        self._block = -1
+        if before.size:
+            self._state = self._state._replace(match=ensure_match_room(self._state.match, before.size))
+            pass_over(self._fixed, self._state, before)
 
     @property
     def state(self) -> TokenState:
@@ -150,6 +155,7 @@ class TokenStream:
         """A stream that has learned the same and goes its own way; the tables are shared."""
         other = object.__new__(TokenStream)
         other.__dict__.update(self.__dict__)
+        self._move_to(shared(self.state.overlay, BLOCK, self._limit), self.state.match)
         s = self.state
         copied = {name: part.copy() for name, part in s._asdict().items() if isinstance(part, np.ndarray)}
         mixer = type(s.mixer)(*(part.copy() for part in s.mixer))
@@ -198,8 +204,14 @@ class TokenStream:
         return nats, out, found
 
     def _blocks(self, n: int, advised: bool) -> Iterator[tuple[int, int]]:
+        """(start, end) of pieces of n tokens. None reaches beyond a block of the stream, at whose start it forgets what is beyond the limit, so
+        that no result depends on how a text is cut into calls."""
         size = BLOCK if not advised else max(1, min(BLOCK, ADVICE_BYTES // (8 * self.experts * (self.vocab_size + 1))))
-        return ((at, min(at + size, n)) for at in range(0, n, size))
+        first, at = int(self.state.cursor[CLOCK]), 0
+        while at < n:
+            end = min(n, at + size, at + BLOCK - (first + at) % BLOCK)
+            yield at, end
+            at = end
 
     def _checked_advice(self, advice: TokenAdvice | None, n: int) -> Callable[[int, int], np.ndarray] | None:
         """What gives checked probabilities float32 [m, E, V] for a block; an array is checked as a whole before anything is learned."""
@@ -228,8 +240,15 @@ class TokenStream:
 
     def _make_room(self) -> None:
         s = self.state
+        if int(s.cursor[CLOCK]) // BLOCK == self._block:
+            return
+        self._block = int(s.cursor[CLOCK]) // BLOCK
         overlay = ensure_room(s.overlay, BLOCK, int(s.cursor[CLOCK]), self._limit)
-        match = ensure_match_room(s.match, BLOCK)
+        self._move_to(overlay, ensure_match_room(s.match, BLOCK))
+
+    def _move_to(self, overlay: Overlay, match: TokenMatch) -> None:
+        """Go on with the same contents in other arrays."""
+        s = self.state
         if overlay is not s.overlay or match is not s.match:
             s.cursor[PREPARED] = s.cursor[TREE_READY] = 0
             self._state = s._replace(overlay=overlay, match=match)
@@ -238,6 +257,12 @@ class TokenStream:
         if not self.state.tree_mass.size:
             v, f = self.vocab_size, self.layout.families
             self._state = self.state._replace(tree_mass=np.zeros((2 * v, 2 * f), np.int32), tree_kinds=np.zeros((2 * v, f), np.int32))
+
+    def observed_leaves(self) -> np.ndarray:
+        """The leaves of the ids observed since reset(), its history aside: uint16 [n]."""
+        s = self.state
+        end = int(s.match.state[0])
+        return s.match.text[end - int(s.cursor[CLOCK]) : end]
 
     @property
     def n_bytes(self) -> int:
