@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import FAST, MOST, MOST_SEEN, SLOW, UNIT, OverlayTwin
 
+from charstat.ngram import layers
 from charstat.ngram import overlay as overlay_module
 from charstat.ngram.overlay import count_symbol, ensure_room, find_slot, new_overlay, slot_list
 
@@ -264,17 +265,17 @@ def test_room_for_full_lists_that_all_grow_at_once():
 @settings(max_examples=20, deadline=None)
 def test_an_overlay_on_a_base(seed, small):
     """Shared, brought back where they are looked up, and joined again, contexts hold what they would hold without a fork."""
-    rng, before = np.random.default_rng(seed), overlay_module.LAYER_CAPACITY
+    rng, before = np.random.default_rng(seed), layers.LAYER_CAPACITY
     probe, twin = Probe(families=2, capacity=4, entries=4), OverlayTwin()
     contexts = rng.integers(1, 2**64, 60, np.uint64).tolist()
     joined, layered = 0, 0
     try:
-        overlay_module.LAYER_CAPACITY = 1 if small else 64
+        layers.LAYER_CAPACITY = 1 if small else 64
         for i in range(400):
             if i % 10 == 0:
                 probe.make_room(10)
             if i % 97 == 50:
-                probe.overlay = overlay_module.shared(probe.overlay, 10)
+                probe.overlay = layers.shared(probe.overlay, 10)
                 base, kept = probe.overlay.base_pool, probe.overlay.base_pool.copy()
             pair = np.array([rng.choice(contexts), 0], np.uint64)
             layered += probe.overlay.layered
@@ -288,11 +289,11 @@ def test_an_overlay_on_a_base(seed, small):
                 copy = probe.overlay.copied()
                 copy.pool[:] = 0
             if probe.overlay.layered and i % 61 == 0:
-                probe.overlay = overlay_module.joined(probe.overlay, 10)
+                probe.overlay = layers.joined(probe.overlay, 10)
                 joined += 1
-        probe.overlay = overlay_module.joined(probe.overlay, 10)
+        probe.overlay = layers.joined(probe.overlay, 10)
     finally:
-        overlay_module.LAYER_CAPACITY = before
+        layers.LAYER_CAPACITY = before
     assert layered and (joined or not small)
     assert_equal(probe, twin)
     blocks = probe.blocks()
@@ -303,5 +304,5 @@ def test_a_stream_near_its_limit_is_copied_whole():
     """Only the start of a block may forget anything, so a fork must not."""
     probe = Probe(capacity=1 << 15)
     probe.observe(0, 1 << 25, 1)
-    assert overlay_module.shared(probe.overlay, 100, limit=19_000) is probe.overlay
-    assert overlay_module.shared(probe.overlay, 100, limit=20_000).layered
+    assert layers.shared(probe.overlay, 100, limit=19_000) is probe.overlay
+    assert layers.shared(probe.overlay, 100, limit=20_000).layered

@@ -32,7 +32,7 @@ QUOTES = "'''"
 
 def embedded_sources(preset: Preset, backend: str, expert: str | None = None) -> dict[str, str]:
     """{path: source} of what a submission of that preset carries. expert: the source of its expert's file."""
-    left_out = ["charstat.ctw", *([] if expert else ["charstat.advice"])]
+    left_out = ["charstat.ctw", "charstat.ngram.layers", *([] if expert else ["charstat.advice"])]
     if not any(c.needs_classes for c in select_contexts(preset.contexts, preset.order)):
         left_out.append("charstat.cpu.classes")
     if backend == "cpu":

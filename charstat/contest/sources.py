@@ -6,9 +6,9 @@ Found without running anything: from the seeds on, every name that a kept defini
 imported from. A method is kept if its name is used as an attribute anywhere in what is kept, unless every class derived from its class has
 its own; methods with double underscores are kept, too, except those that are said to be unused. Too many rather than too few.
 
-What is not kept is cut out by lines. The other lines stay as they are, comments included, with four exceptions: imports lose the names that
-nothing needs any more, docstrings all but their first sentence, empty lines all but one, and four spaces become a tab. Annotations keep
-nothing: they are never evaluated.
+What is not kept is cut out by lines. The other lines stay as they are, comments included, with five exceptions: imports lose the names that
+nothing needs any more, functions their annotations, docstrings all but their first sentence, empty lines all but one, and four spaces become a
+tab.
 
 It relies on what holds in this package: no `import *`, no conditional definitions except in try, no name looked up by a string except with
 getattr(), and no module that does more, when it is imported, than define names.
@@ -101,15 +101,30 @@ def bound_names(node: ast.stmt) -> Iterator[str]:
             yield from (n.id for n in ast.walk(target) if isinstance(n, ast.Name))
 
 
-def evaluated(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes under one, but for annotations."""
+def evaluated(node: ast.AST, fields: bool = False) -> Iterator[ast.AST]:
+    """The nodes under one, but for annotations. fields: those of variables included."""
     yield node
     for name, value in ast.iter_fields(node):
-        if name in ("annotation", "returns"):
+        if name == "returns" or (name == "annotation" and not (fields and isinstance(node, ast.AnnAssign))):
             continue
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST):
-                yield from evaluated(child)
+                yield from evaluated(child, fields)
+
+
+def without_annotations(function: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str | None]) -> None:
+    """Take the annotations out of the lines of a function's head."""
+    a = function.args
+    arguments = [arg for arg in (*a.posonlyargs, *a.args, a.vararg, *a.kwonlyargs, a.kwarg) if arg and arg.annotation]
+    spans = [(arg.lineno - 1, arg.col_offset + len(arg.arg.encode()), arg.annotation) for arg in arguments]
+    if function.returns:
+        row = function.returns.lineno - 1
+        spans.append((row, lines[row].encode().rindex(b" ->", 0, function.returns.col_offset), function.returns))
+    for row, start, annotation in reversed(spans):  # from the right, so that the columns stay right
+        assert row == annotation.end_lineno - 1, f"an annotation of {function.name} goes over several lines"
+        data = lines[row].encode()
+        rest = data[annotation.end_col_offset :]
+        lines[row] = (data[:start] + (b"=" + rest[3:] if rest.startswith(b" = ") else rest)).decode()
 
 
 def tabs(line: str) -> str:
@@ -233,6 +248,9 @@ class Reach:
                 for method in item.methods.values():
                     if id(method) not in self._methods:
                         self._cut(method, lines)
+        for node in ast.walk(ast.parse(module.source)):
+            if isinstance(node, FUNCTIONS) and lines[node.lineno - 1] is not None:
+                without_annotations(node, lines)
         if module.path.name == "__init__.py" and all(name != module.name for name, _ in self.kept):
             return ""  # a package that only holds modules
         self._shorten_docstrings(module, lines)
@@ -272,7 +290,7 @@ class Reach:
         lines[item.first - 1 : item.last] = [None] * (item.last - item.first + 1)
 
     def _cut_import(self, module: Module, item: Item, lines: list[str | None]) -> None:
-        """Leave of an import what is still needed, annotations included where the module is another package's."""
+        """Leave of an import what is still needed, annotations of variables included where the module is another package's."""
         node = item.node
         if isinstance(node, ast.ImportFrom) and node.module == "__future__":
             return
@@ -293,14 +311,14 @@ class Reach:
             lines[item.last - 1] = line
 
     def _mentioned(self, module: Module) -> set[str]:
-        """Names in what is kept of a module, annotations included."""
+        """Names in what is kept of a module, annotations of variables included."""
         names = set()
         for item in module.statements:
             if not isinstance(item.node, (ast.Import, ast.ImportFrom)) and self._stays(module, item):
                 cut = {m.node for m in item.methods.values() if id(m) not in self._methods}
                 parts = [n for n in item.node.body if n not in cut] if isinstance(item.node, ast.ClassDef) else [item.node]
                 parts += [*item.node.bases, *item.node.decorator_list] if isinstance(item.node, ast.ClassDef) else []
-                names |= {n.id for part in parts for n in ast.walk(part) if isinstance(n, ast.Name)}
+                names |= {n.id for part in parts for n in evaluated(part, fields=True) if isinstance(n, ast.Name)}
         return names
 
     def in_order(self) -> list[Module]:

@@ -24,8 +24,9 @@ from charstat.mixers.logistic import Mixer, new_mixer
 from charstat.mixers.lookups import enter_word
 from charstat.mixers.state import CLOCK, FAMILY_COLUMNS, MATCH_OFF, PREPARED, TREE_READY, Fixed, Stream, Tables, new_stream
 from charstat.ngram.contexts import Context
+from charstat.ngram.layers import joined, shared
 from charstat.ngram.match import Match, end_match, ensure_match_room, new_match
-from charstat.ngram.overlay import DEFAULT_LIMIT, FAST, SLOW, Overlay, ensure_room, joined, new_overlay, shared
+from charstat.ngram.overlay import DEFAULT_LIMIT, FAST, SLOW, Overlay, ensure_room, new_overlay
 from charstat.ngram.table import identity_bits
 from charstat.ngram.words import model_symbol_info
 from charstat.symbol_model import SymbolModel, one_at_a_time

@@ -18,8 +18,8 @@ MOST_SEEN, the times of the whole context are halved (rounded up), so that they 
 A slot takes 16 bytes, and a list of up to eight symbols lies in one or two cache lines. Memory is bounded: a table that holds
 `limit` contexts forgets the half that was seen least recently.
 
-Streams that were forked share what they had learned by then: an overlay may lie on a *base*, an overlay that nothing writes to any more.
-A context is copied from there when it is looked up (bring_contexts), so that everything else sees one overlay (shared, joined).
+Streams that were forked share what they had learned by then: an overlay may lie on a *base*, an overlay that nothing writes to any more
+(layers.py). A context is copied from there when it is looked up (bring_contexts), so that everything else sees one overlay.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ GENERATION_BITS = 12
 GENERATIONS = 1 << 20
 FIRST_CAPACITY = 1 << 10
 DEFAULT_LIMIT = 1 << 20  # contexts in each table
-LAYER_CAPACITY = 1 << 14  # slots of a table that a fork copies; what is larger is shared
 SIZE_CLASSES = 8  # rooms of 1, 2, 4 .. 128 entries
 
 U0, U7, U31, U32, U40, U44, U55 = (np.uint64(n) for n in (0, FAST, SLOW, 32, 40, 44, SEEN))
@@ -66,9 +65,8 @@ class Overlay(NamedTuple):
         """A copy with the same room on the same base; of the pool, only what was handed out takes memory."""
         pool, end = np.empty_like(self.pool), int(self.heap[0])
         pool[:end] = self.pool[:end]
-        slots = (
-            self.slots.copy() if self.used.any() else np.zeros(self.slots.shape, np.uint64)
-        )  # zeros take no memory until they are written
+        empty = not self.used.any()  # zeros take no memory until they are written
+        slots = np.zeros(self.slots.shape, np.uint64) if empty else self.slots.copy()
         return self._replace(slots=slots, used=self.used.copy(), pool=pool, heap=self.heap.copy(), free=self.free.copy())
 
     @property
@@ -264,19 +262,19 @@ def ensure_room(overlay: Overlay, steps: int, position: int, limit: int = DEFAUL
     """An overlay with room for `steps` more observations in every table: the same one, or a larger or trimmed copy.
 
     A table that would hold more than `limit` contexts forgets the half that was seen least recently. An overlay on a base that grows
-    beyond LAYER_CAPACITY becomes one without.
+    too large becomes one without.
     """
     if overlay.layered:
-        most = int(overlay.used.max(initial=0)) + steps
-        if 5 * most > 3 * LAYER_CAPACITY or _most_held(overlay.base_slots) + most > limit:
-            overlay = joined(overlay, steps)
+        from charstat.ngram.layers import bounded  # here, because a stream that is never forked needs none of it
+
+        overlay = bounded(overlay, steps, limit)
     held = int(overlay.used.max(initial=0))
     if held + steps > limit and held > limit // 2:
-        overlay = _copy(overlay, overlay.slots.shape[1], overlay.pool.size, limit // 2, position)
-    return _with_room(overlay, steps)
+        overlay = copy_overlay(overlay, overlay.slots.shape[1], overlay.pool.size, limit // 2, position)
+    return with_room(overlay, steps)
 
 
-def _with_room(overlay: Overlay, steps: int) -> Overlay:
+def with_room(overlay: Overlay, steps: int) -> Overlay:
     """An overlay with room for `steps` more observations, which forgets nothing: the same one, or a larger copy."""
     tables, capacity, _ = overlay.slots.shape
     most, wanted = int(overlay.used.max(initial=0)) + steps, capacity
@@ -290,7 +288,7 @@ def _with_room(overlay: Overlay, steps: int) -> Overlay:
     while size < entries:
         size *= 2
     if wanted != capacity:
-        return _copy(overlay, wanted, size, capacity, 0)
+        return copy_overlay(overlay, wanted, size, capacity, 0)
     if size != overlay.pool.size:
         pool = np.zeros(size, np.uint64)
         pool[: overlay.pool.size] = overlay.pool
@@ -298,60 +296,11 @@ def _with_room(overlay: Overlay, steps: int) -> Overlay:
     return overlay
 
 
-def _copy(overlay: Overlay, capacity: int, entries: int, keep: int, position: int) -> Overlay:
+def copy_overlay(overlay: Overlay, capacity: int, entries: int, keep: int, position: int) -> Overlay:
+    """The same contexts in other room; of a table that holds more than `keep`, only the most recently seen generations."""
     new = new_overlay(overlay.slots.shape[0], capacity, entries)
     _refill(overlay, new, keep, position)
     return new._replace(base_slots=overlay.base_slots, base_pool=overlay.base_pool)
-
-
-def shared(overlay: Overlay, steps: int, limit: int = DEFAULT_LIMIT) -> Overlay:
-    """The same contexts, so that a fork of them is a small copy: a large overlay becomes the base of a new one with room for `steps`
-    observations, and must not be written to from here on."""
-    if overlay.layered or overlay.slots.shape[1] <= LAYER_CAPACITY or _most_held(overlay.slots) + steps > limit:
-        return overlay  # subtle: near the limit, too, because only the start of a block may forget anything
-    new = new_overlay(overlay.slots.shape[0])._replace(base_slots=overlay.slots, base_pool=overlay.pool[: int(overlay.heap[0])])
-    return _with_room(new, steps)
-
-
-def _most_held(slots: np.ndarray) -> int:
-    """No table holds more contexts than this: ensure_room leaves two slots of five free."""
-    return -(-3 * slots.shape[1] // 5)
-
-
-def joined(overlay: Overlay, steps: int) -> Overlay:
-    """The same contexts without a base, with room for `steps` observations: a copy of it, with the newer contexts written over the old ones."""
-    if not overlay.layered:
-        return overlay
-    tables, capacity, _ = overlay.base_slots.shape
-    held, handed_out = np.count_nonzero(overlay.base_slots[:, :, 0], axis=1), overlay.base_pool.size
-    pool = np.empty(handed_out + int(overlay.heap[0]), np.uint64)
-    pool[:handed_out] = overlay.base_pool
-    none = new_overlay(tables, 1, 1)
-    whole = none._replace(slots=overlay.base_slots.copy(), used=held, pool=pool, heap=np.array([handed_out]))
-    if 5 * int((held + overlay.used).max()) > 3 * capacity:
-        whole = _copy(whole, 2 * capacity, pool.size, capacity, 0)
-    _join(overlay, whole)
-    return _with_room(whole, steps)
-
-
-@njit(cache=True, nogil=True)
-def _join(newer, whole):
-    """Write the newer contexts over those of the same keys, whose blocks are free then."""
-    for table in range(newer.slots.shape[0]):
-        for p in range(newer.slots.shape[1]):
-            key = newer.slots[table, p, 0]
-            if key == U0:
-                continue
-            q = find_slot(whole.slots, table, key)
-            if whole.slots[table, q, 0] != U0:
-                old = whole.slots[table, q, 1]
-                at, room = slot_offset(old), slot_room(old)
-                whole.pool[at] = whole.free[room]
-                whole.free[room] = np.uint64(at)
-                whole.used[table] -= 1
-            put_list(
-                whole.slots, whole.used, whole.pool, whole.heap, whole.free, table, q, key, newer.slots[table, p, 1], newer.pool,
-            )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)

@@ -16,7 +16,8 @@ from numba import njit
 
 from charstat.errors import StateError
 from charstat.ngram.hashing import ODD_A, ODD_B
-from charstat.ngram.overlay import joined, slot_length, slot_offset
+from charstat.ngram.layers import joined
+from charstat.ngram.overlay import slot_length, slot_offset
 from charstat.tokens.counting import id_bits
 from charstat.tokens.online import entry_leaf, entry_seen
 from charstat.tokens.state import CLOCK, POSITION

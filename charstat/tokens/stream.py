@@ -22,7 +22,8 @@ from charstat.arguments import check_whole
 from charstat.errors import ArgumentError, StateError
 from charstat.mixers.evidence import count_states, online_states, ratio_bins
 from charstat.mixers.layout import ChainBounds
-from charstat.ngram.overlay import DEFAULT_LIMIT, Overlay, ensure_room, new_overlay, shared
+from charstat.ngram.layers import shared
+from charstat.ngram.overlay import DEFAULT_LIMIT, Overlay, ensure_room, new_overlay
 from charstat.tokens.advice import TokenAdvice, check_shape, check_sums, probabilities
 from charstat.tokens.contexts import Pieces, TokenContext
 from charstat.tokens.counting import id_bits
