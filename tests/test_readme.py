@@ -56,11 +56,17 @@ def test_the_commands_run(english, tmp_path, monkeypatch):
         assert result.exit_code in ((0, 4) if args[0] == "eval" else (0,)), f"{line}\n{result.output}"
 
 
+def run_python(page: str) -> dict:
+    """The names that a page's blocks of Python have defined, run one after the other."""
+    names: dict = {}
+    for block in blocks("python", PAGES[page]):
+        exec(compile(block, page, "exec"), names)  # noqa: S102
+    return names
+
+
 def test_the_python_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), names)  # noqa: S102
+    names = run_python("README.md")
     assert re.fullmatch(r"0\.\d{4} right, \d\.\d{4} bits per character\n", capsys.readouterr().out)
     assert names["guess"] in names["probabilities"] and len(names["bits"]) == len(" is executed")
     assert abs(sum(names["probabilities"].values()) + names["stream"].unlisted_mass - 1) < 1e-9
@@ -69,6 +75,11 @@ def test_the_python_runs(tmp_path, monkeypatch, capsys):
         names["whole"].n_rows
         == names["charstat"].build_model(names["text"], alphabet=names["alphabet"], classes=names["left"].classes).n_rows
     )
+
+
+def test_the_python_beside_a_net_runs():
+    names = run_python("neural.md")
+    assert len(names["costs"]) == len("looks at what was learned, learns nothing") and names["report"].clean
 
 
 @pytest.mark.parametrize("page", PAGES)

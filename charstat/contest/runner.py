@@ -7,7 +7,7 @@
 The meter and the text that is scored are in this process; the submission is in another (child.py), which commits a guess before it is
 sent the character. The metered window starts before train() is asked for, and ends when the child has waited for its device, has answered, and
 has answered once more, what train() returned: some 100 microseconds more than the call takes. Every step has a limit, kept by this process
-(channel.py). What this prevents and what it cannot is in README.md, "Entering the contest".
+(channel.py). What this prevents and what it cannot is in docs/contest.md.
 """
 
 from __future__ import annotations
