@@ -24,7 +24,7 @@ class Probe:
 
     def make_room(self, steps, **limit):
         before = self.overlay
-        self.overlay = ensure_room(self.overlay, steps, self.position, **limit)
+        self.overlay = ensure_room(layers.bounded(self.overlay, steps, **limit), steps, self.position, **limit)
         return self.overlay is not before
 
     def observe(self, family, key, symbol):

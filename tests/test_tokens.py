@@ -18,7 +18,7 @@ import charstat.manifest
 from charstat import TokenModel, build_tokens
 from charstat.errors import ArgumentError, ContextError, FormatError, MergeError, StateError, UserError
 from charstat.gpu.arrays import CupyArrays, NumpyArrays
-from charstat.ngram import overlay
+from charstat.ngram import layers
 from charstat.tokens.contexts import describe_pieces, parse_token_context, token_contexts
 from charstat.tokens.counting import count_on_cpu, count_on_device
 from charstat.tokens.layout import TokenRates
@@ -253,7 +253,7 @@ def test_what_is_forgotten_does_not_depend_on_calls(model, new_ids):
 
 
 def test_forks_share_online_counts(model, new_ids, monkeypatch):
-    monkeypatch.setattr(overlay, "LAYER_CAPACITY", 1024)
+    monkeypatch.setattr(layers, "LAYER_CAPACITY", 1024)
     long = np.tile(new_ids, 5)
     plain, stream = fresh(model), fresh(model)
     whole = plain.score(long)

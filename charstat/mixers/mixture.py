@@ -148,7 +148,12 @@ class Mixture(SymbolModel):
 
     def _make_room(self) -> None:
         s = self.state
-        overlay = ensure_room(s.overlay, self.block_symbols, self._clock(), self._limit)
+        overlay = s.overlay
+        if overlay.layered:
+            from charstat.ngram.layers import bounded  # here, because submissions, which fork nothing, do without that file
+
+            overlay = bounded(overlay, self.block_symbols, self._limit)
+        overlay = ensure_room(overlay, self.block_symbols, self._clock(), self._limit)
         self._move_to(overlay, ensure_match_room(s.match, self.block_symbols))
 
     def _move_to(self, overlay: Overlay, match: Match) -> None:

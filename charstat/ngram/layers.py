@@ -43,8 +43,10 @@ def _most_held(slots: np.ndarray) -> int:
     return -(-3 * slots.shape[1] // 5)
 
 
-def bounded(overlay: Overlay, steps: int, limit: int) -> Overlay:
-    """The overlay itself, or joined: where `steps` more observations could make its layer too large, or contexts have to be forgotten."""
+def bounded(overlay: Overlay, steps: int, limit: int = DEFAULT_LIMIT) -> Overlay:
+    """The overlay itself, or joined, before ensure_room(): where `steps` more observations could make its layer too large, or contexts have to be forgotten."""
+    if not overlay.layered:
+        return overlay
     most = int(overlay.used.max(initial=0)) + steps
     if 5 * most > 3 * LAYER_CAPACITY or _most_held(overlay.base_slots) + most > limit:
         return joined(overlay, steps)

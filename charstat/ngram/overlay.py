@@ -261,13 +261,9 @@ def put_list(slots, used, pool, heap, free, table, p, key, packed, other_pool):
 def ensure_room(overlay: Overlay, steps: int, position: int, limit: int = DEFAULT_LIMIT) -> Overlay:
     """An overlay with room for `steps` more observations in every table: the same one, or a larger or trimmed copy.
 
-    A table that would hold more than `limit` contexts forgets the half that was seen least recently. An overlay on a base that grows
-    too large becomes one without.
+    A table that would hold more than `limit` contexts forgets the half that was seen least recently. One with a base must
+    have been bounded (layers.py).
     """
-    if overlay.layered:
-        from charstat.ngram.layers import bounded  # here, because a stream that is never forked needs none of it
-
-        overlay = bounded(overlay, steps, limit)
     held = int(overlay.used.max(initial=0))
     if held + steps > limit and held > limit // 2:
         overlay = copy_overlay(overlay, overlay.slots.shape[1], overlay.pool.size, limit // 2, position)

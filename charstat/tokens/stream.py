@@ -22,7 +22,7 @@ from charstat.arguments import check_whole
 from charstat.errors import ArgumentError, StateError
 from charstat.mixers.evidence import count_states, online_states, ratio_bins
 from charstat.mixers.layout import ChainBounds
-from charstat.ngram.layers import shared
+from charstat.ngram.layers import bounded, shared
 from charstat.ngram.overlay import DEFAULT_LIMIT, Overlay, ensure_room, new_overlay
 from charstat.tokens.advice import TokenAdvice, check_shape, check_sums, probabilities
 from charstat.tokens.contexts import Pieces, TokenContext
@@ -244,7 +244,7 @@ class TokenStream:
         if int(s.cursor[CLOCK]) // BLOCK == self._block:
             return
         self._block = int(s.cursor[CLOCK]) // BLOCK
-        overlay = ensure_room(s.overlay, BLOCK, int(s.cursor[CLOCK]), self._limit)
+        overlay = ensure_room(bounded(s.overlay, BLOCK, self._limit), BLOCK, int(s.cursor[CLOCK]), self._limit)
         self._move_to(overlay, ensure_match_room(s.match, BLOCK))
 
     def _move_to(self, overlay: Overlay, match: TokenMatch) -> None:
