@@ -376,15 +376,16 @@ def build_model(
 ) -> Model:
     """Count a text and return the model; with `out`, written there as a model directory and memory-mapped.
 
-    text: a str, or bytes, any bytes, for a model of bytes: where it says "character", a byte is meant (alphabet.py). order, contexts: see ngram.contexts.select_contexts; contexts are by default what the models need. models: names of the registry
-    that this model is built for, as a list or with commas; the first is the one that eval takes. For "ctw" and "advised" the weights of
-    a context tree are computed, too, for all orders. held_out_chars: how many characters at the end of the text are not counted; the
-    mixture learns its warm start from them (mixers/warm_start.py). history: text before `text`, context only (for shards). alphabet: by
-    default that of the text that is counted. classes: of words (Model.classes), for shards; learned from the text by default, where a
-    context looks at them, and good for one alphabet. backend, threads, memory_bytes: what counts, on how many threads, in how much buffer
-    memory. max_bytes, min_count, packed: cut the model to a size after counting, as pruning.cut.prune does; the form of the
-    directory. data: a description for the manifest. meter: a fresh EnergyMeter, which build_model enters around the counting. read: what
-    reading the text took; it joins the phases in the manifest, and none of the figures of the counting. progress: called with a Progress.
+    text: a str, or bytes, any bytes, for a model of bytes: where it says "character", a byte is meant (alphabet.py). order, contexts: see
+    ngram.contexts.select_contexts; contexts are by default what the models need. models: names of the registry that this model is built
+    for, as a list or with commas; the first is the one that eval takes. For "ctw" and "advised" the weights of a context tree are computed,
+    too, for all orders. held_out_chars: how many characters at the end of the text are not counted; the mixture learns its warm start from
+    them (mixers/warm_start.py). history: text before `text`, context only (for shards). alphabet: by default that of the text that is
+    counted. classes: of words (Model.classes), for shards; learned from the text by default, where a context looks at them, and good for
+    one alphabet. backend, threads, memory_bytes: what counts, on how many threads, in how much buffer memory. max_bytes, min_count, packed:
+    cut the model to a size after counting, as pruning.cut.prune does; the form of the directory. data: a description for the manifest.
+    meter: a fresh EnergyMeter, which build_model enters around the counting. read: what reading the text took; it joins the phases in the
+    manifest, and none of the figures of the counting. progress: called with a Progress.
 
     CorpusError if the text is empty; UserError if all of it would be held out; ContextError for names that do not exist, and for
     contexts without order 0 where a model reads it; BackendUnavailable; ResourceError if the text is too long, or the disk is full.

@@ -349,9 +349,10 @@ def audit(
 ) -> AuditReport:
     """Ask a model whether it charges honestly for a text.
 
-    source: a model, or a callable that makes one; subject.py says what a model must have. text: a few thousand characters, or as many
-    bytes for a model of bytes, or ids for one of tokens; all of it is used, and it is replayed once for each probe. probes: other futures. positions: where everything that could come is charged.
-    tolerance: of bits and of sums. progress: told (checks done, of how many). UserError for what cannot be audited, or fails when asked.
+    source: a model, or a callable that makes one; subject.py says what a model must have. text: a few thousand characters, or as many bytes
+    for a model of bytes, or ids for one of tokens; all of it is used, and it is replayed once for each probe. probes: other futures.
+    positions: where everything that could come is charged. tolerance: of bits and of sums. progress: told (checks done, of how many).
+    UserError for what cannot be audited, or fails when asked.
     """
     if not isinstance(text, str | bytes | bytearray | np.ndarray) or len(text) < 2:
         raise UserError("an audit needs a text of two characters or bytes at least, or an array of two token ids")

@@ -323,11 +323,12 @@ def build_tokens(
     """Count token ids and return the model; with `out`, written there as a model directory and memory-mapped.
 
     ids: whole numbers from 0 to vocab_size - 1, [n], of any type; bytes are ids, too, with vocab_size=256. vocab_size: 2 to 65,536. order:
-    the longest context of tokens, 1 to 16 (shorter ones: contexts.ORDERS); contexts: which to count instead, all of 1 .. 8 for example. token_bytes: the bytes of every token, for
-    contexts of words and for the order of the tree's leaves; without them, leaves are ordered by their neighbours. history: ids before
-    these, context only (for shards). like: a model of the same vocabulary whose leaves are in the order wanted (for shards without
-    token_bytes). held_out: how many ids at the end are not counted; streams begin with what is learned from them. backend, threads,
-    memory_bytes: as in build_model. max_bytes, min_count: cut the model after counting, as TokenModel.save does. data: a description for the manifest. progress: called with a Progress.
+    the longest context of tokens, 1 to 16 (shorter ones: contexts.ORDERS); contexts: which to count instead, all of 1 .. 8 for example.
+    token_bytes: the bytes of every token, for contexts of words and for the order of the tree's leaves; without them, leaves are ordered by
+    their neighbours. history: ids before these, context only (for shards). like: a model of the same vocabulary whose leaves are in the
+    order wanted (for shards without token_bytes). held_out: how many ids at the end are not counted; streams begin with what is learned
+    from them. backend, threads, memory_bytes: as in build_model. max_bytes, min_count: cut the model after counting, as TokenModel.save
+    does. data: a description for the manifest. progress: called with a Progress.
 
     ArgumentError for ids outside the vocabulary and other impossible arguments; ContextError; BackendUnavailable; ResourceError if the
     disk is full.
