@@ -17,7 +17,6 @@ so that --help and usage errors answer at once.
 from __future__ import annotations
 
 import re
-import sys
 import time
 import traceback
 from pathlib import Path
@@ -79,7 +78,7 @@ class CharstatGroup(click.Group):
             raise Failure("interrupted; nothing was changed", console.INTERRUPTED) from None
 
     def invoke(self, ctx: click.Context) -> object:
-        self._places = len(_places())
+        self._placed = len(console.placed_models())
         try:
             if kernel_cache.temporary:
                 click.echo(
@@ -98,8 +97,7 @@ class CharstatGroup(click.Group):
             raise self._failure(e) from e
 
     def _written(self) -> str:
-        """What to add to an error after a model was put in its place."""
-        return "".join(f"; the model at {place} was written, and is complete" for place in _places()[self._places :])
+        return console.written(self._placed)
 
     def _interrupted(self) -> Failure:
         return Failure(f"interrupted{self._written() or '; nothing was changed'}", console.INTERRUPTED)
@@ -112,12 +110,6 @@ class CharstatGroup(click.Group):
         if isinstance(e, OSError):
             return Failure(f"{e.strerror or e}{f': {e.filename!r}' if e.filename else ''}{self._written()}", ResourceError.exit_code)
         return Failure(f"unexpected {type(e).__name__}: {e} (set CHARSTAT_DEBUG=1 to see the traceback)", CharstatError.exit_code)
-
-
-def _places() -> list[Path]:
-    """Where this process has put models so far."""
-    storage = sys.modules.get("charstat.storage")
-    return storage.placed_models() if storage else []
 
 
 class Size(click.ParamType):

@@ -16,6 +16,7 @@ import sys
 import threading
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 INTERRUPTED, CLOSED_PIPE, FAILED_OUTPUT = 130, 141, 2
@@ -28,6 +29,17 @@ _came: list[int] = []
 def interrupted() -> bool:
     """Whether a signal has asked this process to end."""
     return bool(_came)
+
+
+def placed_models() -> list[Path]:
+    """Where this process has put models so far."""
+    storage = sys.modules.get("charstat.storage")
+    return storage.placed_models() if storage else []
+
+
+def written(since: int = 0) -> str:
+    """What to add to an error after models were put in their places, those of the first `since` left out."""
+    return "".join(f"; the model at {place} was written, and is complete" for place in placed_models()[since:])
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -74,7 +86,9 @@ def run(command: Callable[[], object]) -> None:
         _ignore_signals()
     except (KeyboardInterrupt, SystemExit):  # a signal before the command or after it
         _ignore_signals()
-        status = INTERRUPTED if _came[-1:] == [signal.SIGINT] else 128 + _came[-1]
+        status = _say(
+            f"interrupted{written() or '; nothing was changed'}", INTERRUPTED if _came[-1:] == [signal.SIGINT] else 128 + _came[-1]
+        )
     sys.exit(_flushed(status))
 
 
@@ -104,7 +118,7 @@ def _status_of(command: Callable[[], object]) -> int:
         elif status == 1 and _came[-1:] == [signal.SIGINT]:  # click was interrupted between two of our own lines, and said so
             status = INTERRUPTED
     except KeyboardInterrupt:
-        status = _say("interrupted; nothing was changed", INTERRUPTED)
+        status = _say(f"interrupted{written() or '; nothing was changed'}", INTERRUPTED)
     except BrokenPipeError:
         status = CLOSED_PIPE
     except OSError as e:

@@ -346,8 +346,8 @@ def _weigh(
 def _of_one_kind(text: str | bytes, history: str | bytes) -> tuple[str | bytes, str | bytes]:
     """The text and what stands before it, both str or both bytes. ArgumentError for anything else."""
     if not isinstance(text, bytes | bytearray):
-        return check_text(text), check_text(history or "", "history")
-    if history and not isinstance(history, bytes | bytearray):
+        return check_text(text), check_text(history, "history")
+    if not isinstance(history, bytes | bytearray | str) or (isinstance(history, str) and history):
         raise ArgumentError(f"the text is bytes, and history {type(history).__name__}: encode it in the same way")
     return bytes(text), bytes(history or b"")
 

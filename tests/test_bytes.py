@@ -198,3 +198,10 @@ def test_the_page_on_bytes_runs(tmp_path, monkeypatch):
     assert names["bits"].size == len(b"\x00\xff some bytes") and names["model"].alphabet.of_bytes
     exec(compile(second, "bytes.md", "exec"), names)  # noqa: S102
     assert names["tokens"].vocab_size == 256
+
+
+@pytest.mark.parametrize("text", ["abc", b"abc"])
+@pytest.mark.parametrize("history", [np.array([1, 2]), np.array([]), 3, None, ["a"]])
+def test_a_history_of_another_type_is_refused(text, history):
+    with pytest.raises(ArgumentError, match="history"):
+        build_model(text, history=history)
