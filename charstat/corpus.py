@@ -250,7 +250,7 @@ def open_corpus(data: str | os.PathLike, text_field: str | None = None, skip_bad
         inside, packed = split_name(path.name)
         if packed in PACKED or inside in (*LINES, *PARQUET):
             return _many_files(name, path, find_files(name, text_field or DEFAULT_FIELD, skip_bad_files))
-        return Corpus(name, "file", "plain", f"{name}: {found.st_size:,} bytes, split 90/5/5 by character position", path)
+        return Corpus(name, "file", "plain", f"{name}: {found.st_size:,} bytes, split 90/5/5 by position", path)
     files = [path / raw for raw in _RAW_FILES.values() if _stat(path / raw) is not None]
     if not files:
         if many := find_files(name, text_field or DEFAULT_FIELD, skip_bad_files):

@@ -347,9 +347,11 @@ def _of_one_kind(text: str | bytes, history: str | bytes) -> tuple[str | bytes, 
     """The text and what stands before it, both str or both bytes. ArgumentError for anything else."""
     if not isinstance(text, bytes | bytearray):
         return check_text(text), check_text(history, "history")
-    if not isinstance(history, bytes | bytearray | str) or (isinstance(history, str) and history):
+    if isinstance(history, str) and not history:  # the default
+        history = b""
+    if not isinstance(history, bytes | bytearray):
         raise ArgumentError(f"the text is bytes, and history {type(history).__name__}: encode it in the same way")
-    return bytes(text), bytes(history or b"")
+    return bytes(text), bytes(history)
 
 
 def build_model(

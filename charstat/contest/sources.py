@@ -59,10 +59,11 @@ class Module:
         self.items: dict[str, Item] = {}
         self.imports: dict[str, tuple[str, str | None]] = {}  # local name -> (module, name in it, or None for the module itself)
         self.statements: list[Item] = []
-        self._read(ast.parse(self.source))
+        self.tree = ast.parse(self.source)
+        self._read()
 
-    def _read(self, tree: ast.Module) -> None:
-        for node in tree.body:
+    def _read(self) -> None:
+        for node in self.tree.body:
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 self.imports.update(imported(node))
             item = self._item(node, tuple(bound_names(node)))
@@ -248,7 +249,7 @@ class Reach:
                 for method in item.methods.values():
                     if id(method) not in self._methods:
                         self._cut(method, lines)
-        for node in ast.walk(ast.parse(module.source)):
+        for node in ast.walk(module.tree):
             if isinstance(node, FUNCTIONS) and lines[node.lineno - 1] is not None:
                 without_annotations(node, lines)
         if module.path.name == "__init__.py" and all(name != module.name for name, _ in self.kept):
@@ -259,7 +260,7 @@ class Reach:
 
     def _shorten_docstrings(self, module: Module, lines: list[str | None]) -> None:
         """Leave the first sentence of what functions and classes say of themselves, and a module's first paragraph."""
-        for node in ast.walk(ast.parse(module.source)):
+        for node in ast.walk(module.tree):
             if not isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.Module)) or ast.get_docstring(node) is None:
                 continue
             first, last = node.body[0].lineno - 1, node.body[0].end_lineno - 1
@@ -268,9 +269,8 @@ class Reach:
             said = "\n".join(module.lines[first : last + 1]).rstrip()[:-3]
             end = said.find("\n\n")
             if not isinstance(node, ast.Module):
-                sentence = re.search(
-                    r"(?<!\.)\.(?= )" if first == last else r"[.:;](?=\s)", said
-                )  # of a single line, all that a full stop ends
+                stop_sign = r"(?<!\.)\.(?= )" if first == last else r"[.:;](?=\s)"  # of a single line, all that a full stop ends
+                sentence = re.search(stop_sign, said)
                 stop = sentence.end() if sentence else -1
                 if said.count("(", 0, stop) > said.count(")", 0, stop):  # it ends within parentheses: leave them out
                     stop = said.rfind("(", 0, stop)

@@ -106,13 +106,13 @@ def word_shapes(attributes: np.ndarray) -> np.ndarray:
     return shapes
 
 
-def token_features(tokens: Tokens, classes: WordClasses, heading: np.uint64) -> TokenFeatures:
-    """The features of a text's tokens, with these classes. heading: of SymbolInfo."""
+def token_features(tokens: Tokens, classes: WordClasses, heading: np.uint64, first: int = 0, topic: tuple | None = None) -> TokenFeatures:
+    """The features of a text's tokens, with these classes. heading: of SymbolInfo; first, topic: as in token_topics()."""
     attributes = tokens.attributes
     hashes, shapes = attributes[:, HASH].copy(), word_shapes(attributes)
     features, words = describe_words(hashes, shapes, attributes[:, LENGTH] > 0, heading, classes)
     snapshots = np.zeros((tokens.ids.size // SNAPSHOT_TOKENS + 1, N_FEATURES), np.uint64)
-    topics = token_topics(tokens.ids, words, classes)
+    topics = token_topics(tokens.ids, words, classes, first, topic)
     at = np.zeros(N_FEATURES, np.uint64)
     _push_tokens(tokens.ids, attributes, hashes, shapes, features, topics, at, ALL_FEATURES, 0, tokens.ids.size, snapshots, NO_KEYS)
     return TokenFeatures(hashes, shapes, features, topics, snapshots)

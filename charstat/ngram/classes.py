@@ -153,16 +153,20 @@ def describe_words(
 
 
 @njit(cache=True, nogil=True)
-def _topics_of(ids, words, scores, out):
-    state, features = np.zeros(TOPIC_STATE, np.int32), np.zeros(N_FEATURES, np.uint64)
-    for t in range(ids.shape[0]):
+def _topics_of(ids, first, words, scores, state, features, out):
+    for t in range(first, ids.shape[0]):
         out[t] = np.uint16(features[TOPIC])
         follow_topic(state, features, words[ids[t]], scores)
 
 
-def token_topics(ids: np.ndarray, words: np.ndarray, classes: WordClasses) -> np.ndarray:
-    """The feature topic before every token of a text: uint16 [tokens]. ids: uint32 [tokens]; words: from describe_words()."""
+def token_topics(ids: np.ndarray, words: np.ndarray, classes: WordClasses, first: int = 0, state: tuple | None = None) -> np.ndarray:
+    """The feature topic before every token from number `first` on: uint16 [tokens], 0 before that one.
+
+    ids: uint32 [tokens]; words: from describe_words(); state: (sums, int32 [TOPIC_STATE], and features) before the first one, which
+    are changed; None: of the start of a text.
+    """
     out = np.zeros(ids.size, np.uint16)
     if classes.scores.size:
-        _topics_of(ids, words, classes.scores, out)
+        state = state or (np.zeros(TOPIC_STATE, np.int32), np.zeros(N_FEATURES, np.uint64))
+        _topics_of(ids, first, words, classes.scores, *state, out)
     return out

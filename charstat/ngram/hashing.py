@@ -36,6 +36,7 @@ ODD_A = np.uint64(0xBF58476D1CE4E5B9)
 ODD_B = np.uint64(0x94D049BB133111EB)
 INVERSE_A = np.uint64(pow(int(ODD_A), -1, 1 << IDENTITY_BITS))
 INVERSE_B = np.uint64(pow(int(ODD_B), -1, 1 << IDENTITY_BITS))
+INVERSE64_A, INVERSE64_B = (np.uint64(pow(int(odd), -1, 1 << 64)) for odd in (ODD_A, ODD_B))
 SEED = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -45,6 +46,14 @@ def mix64(x):
     x = (x ^ (x >> np.uint64(30))) * ODD_A
     x = (x ^ (x >> np.uint64(27))) * ODD_B
     return x ^ (x >> np.uint64(31))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def unmix64(x):
+    """The inverse of mix64."""
+    x = (x ^ (x >> np.uint64(31)) ^ (x >> np.uint64(62))) * INVERSE64_B
+    x = (x ^ (x >> np.uint64(27)) ^ (x >> np.uint64(54))) * INVERSE64_A
+    return x ^ (x >> np.uint64(30)) ^ (x >> np.uint64(60))
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -44,7 +44,7 @@ def _most_held(slots: np.ndarray) -> int:
 
 
 def bounded(overlay: Overlay, steps: int, limit: int = DEFAULT_LIMIT) -> Overlay:
-    """The overlay itself, or joined, before ensure_room(): where `steps` more observations could make its layer too large, or contexts have to be forgotten."""
+    """The overlay, before ensure_room(): joined if `steps` more observations could make its layer too large, or if contexts have to go."""
     if not overlay.layered:
         return overlay
     most = int(overlay.used.max(initial=0)) + steps

@@ -40,7 +40,7 @@ from charstat.shards.assemble import add_table
 from charstat.shards.classes import learn, store_classes
 from charstat.shards.cluster import Cluster, Tasks
 from charstat.shards.count import Job, count_shard, summarize, survey_path, survey_shard
-from charstat.shards.energy import Measured, add_up, place_of, start_meter, stop_meter
+from charstat.shards.energy import Measured, add_up, phase_list, place_of, start_meter, stop_meter
 from charstat.shards.files import clear_folder, digest_of, read_array, remove_file
 from charstat.shards.history import carried
 from charstat.shards.reduce import BYTES_PER_ROW, Part, part_bits_of, reduce_part
@@ -232,9 +232,8 @@ class ShardedBuild:
     def _count(self, shards: list[list[Span]], alphabet: Alphabet, writer: ModelWriter) -> tuple[list[dict], str]:
         """(what count_shard says of every shard, the checksum of the text)."""
         key = digest_of([self.key, alphabet.to_dict(), shards])
-        memory = (
-            3 * 16 * max(sum(span.chars for span in shard) for shard in shards)
-        )  # a third is for keys, of 8 bytes a character: one pass
+        longest = max(sum(span.chars for span in shard) for shard in shards)
+        memory = 3 * 16 * longest  # a third is for keys, of 8 bytes a character: one pass
         job = Job(key, alphabet.to_dict(), [c.name for c in self.plan.contexts], self.backend, self.cluster.threads, memory, self.min_count)
         self._job = job.store(self.folder)
         items = [(self.folder, self._job, number, shard) for number, shard in enumerate(shards)]
@@ -358,7 +357,7 @@ class ShardedBuild:
             own = [m for m in measured if m.host == host]
             total = sum(seconds[host].values())
             energy = add_up(own, total).to_dict() if own else None
-            hosts.append({"device": host, "seconds": total, "phases": _phases(seconds[host]), "energy": energy})
+            hosts.append({"device": host, "seconds": total, "phases": phase_list(seconds[host]), "energy": energy})
         total = add_up(measured, sum(self.tasks.seconds.values()))
         notes = [f"{len(facts):,} shards of {self.shard_chars:,} characters at most", *check_plan(self.plan)]
         if len(listed := self._listed(hosts)) < len(hosts):
@@ -369,8 +368,8 @@ class ShardedBuild:
             "reason": "--engine dask",
             "notes": notes,
             "seconds": time.perf_counter() - started,
-            "phases": _phases(self.tasks.seconds),
-            "energy": replace(total, phases=_phases(self.tasks.seconds)).to_dict(),
+            "phases": phase_list(self.tasks.seconds),
+            "energy": replace(total, phases=phase_list(self.tasks.seconds)).to_dict(),
             "merged": listed,
         }
 
@@ -380,8 +379,3 @@ class ShardedBuild:
             return hosts[:MAX_PARTS]
         sizes = np.cumsum([len(json.dumps(host)) for host in hosts])
         return hosts[: int(np.searchsorted(sizes, REPORT_BYTES // 2, "right"))]
-
-
-def _phases(seconds: dict[str, float]) -> list[dict]:
-    """Seconds of the workers, by stage."""
-    return [{"name": name, "seconds": s, "gpu_gross_j": None, "cpu_j": None} for name, s in seconds.items()]

@@ -21,12 +21,12 @@ from numba import njit
 from charstat.columns import CLASS_COLUMNS, COLUMNS
 from charstat.cpu.backend import CPUBackend
 from charstat.cpu.classes import MIN_COUNT, OTHER, WORDS, classes_of_places
-from charstat.cpu.words import token_features, tokenize, word_shapes
-from charstat.ngram.classes import NOTHING, SIGN, TOPIC_STATE, UNKNOWN, WordClasses, describe_words, follow_topic
+from charstat.cpu.words import token_features, tokenize
+from charstat.ngram.classes import NOTHING, SIGN, TOPIC_STATE, UNKNOWN, WordClasses, follow_topic
 from charstat.ngram.contexts import Context
-from charstat.ngram.hashing import N_FEATURES, TOPIC
+from charstat.ngram.hashing import N_FEATURES
 from charstat.ngram.table import CountTable
-from charstat.ngram.words import HASH, LENGTH, SymbolInfo, Vocabulary
+from charstat.ngram.words import HASH, SymbolInfo, Vocabulary
 from charstat.shards.files import finished, read_array, write_file
 
 EMPTY = OTHER - 1  # in a text of places: no word
@@ -57,14 +57,6 @@ def _follow(places, numbers, scores, sums, features):
     for t in range(places.shape[0]):
         place = places[t]
         follow_topic(sums, features, NOTHING if place == EMPTY else UNKNOWN if place == OTHER else numbers[place], scores)
-
-
-@njit(cache=True, nogil=True)
-def _topics_from(ids, first, words, scores, sums, features, out):
-    """The topic before every token from `first` on, by the state before that one."""
-    for t in range(first, ids.shape[0]):
-        out[t] = np.uint16(features[TOPIC])
-        follow_topic(sums, features, words[ids[t]], scores)
 
 
 # survey ------------------------------------------------------------------------------------------------------------------
@@ -171,12 +163,6 @@ def count_words(
     """What CPUBackend.count yields for word contexts, with the topic going on from `state` at the text's first own token."""
     tokens = tokenize(symbols, n_history, info)
     yield tokens.vocabulary
-    features = token_features(tokens, classes, info.heading)
-    if classes.scores.size:
-        attributes = tokens.attributes
-        _, words = describe_words(attributes[:, HASH].copy(), word_shapes(attributes), attributes[:, LENGTH] > 0, info.heading, classes)
-        topics = np.zeros(tokens.ids.size, np.uint16)
-        _topics_from(tokens.ids, tokens.first, words, classes.scores, *state, topics)
-        features = features._replace(topics=topics)
+    features = token_features(tokens, classes, info.heading, tokens.first, state)
     for context in contexts:
         yield engine._word_table(tokens, features, context)

@@ -24,6 +24,7 @@ from charstat.model import ModelWriter
 from charstat.ngram.contexts import Context, parse_context
 from charstat.ngram.words import SymbolInfo, model_symbol_info
 from charstat.shards.classes import TopicState, count_words, open_classes, survey_words
+from charstat.shards.energy import phase_list
 from charstat.shards.files import digest_of, finished, write_file
 from charstat.shards.history import summary
 from charstat.shards.scan import Span, span_text
@@ -166,7 +167,7 @@ class Phases:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - started
 
     def phases(self) -> list[dict]:
-        return [{"name": name, "seconds": s, "gpu_gross_j": None, "cpu_j": None} for name, s in self._seconds.items()]
+        return phase_list(self._seconds)
 
 
 def _facts(manifest: dict) -> dict:

@@ -96,3 +96,8 @@ def add_up(measured: Iterable[Measured], worker_seconds: float) -> EnergyReport:
         worker_seconds, ", ".join(sorted(set(names))) or None, CONTEST_IDLE_GPU_W, *[None] * 5, [phase], reasons, warnings, notes
     )
     return replace(base, **sums)
+
+
+def phase_list(seconds: dict[str, float]) -> list[dict]:
+    """Seconds by phase as a manifest lists them, without joules: those are measured for a whole host."""
+    return [{"name": name, "seconds": s, "gpu_gross_j": None, "cpu_j": None} for name, s in seconds.items()]

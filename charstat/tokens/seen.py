@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 
 from charstat.errors import StateError
-from charstat.ngram.hashing import ODD_A, ODD_B
+from charstat.ngram.hashing import unmix64
 from charstat.ngram.layers import joined
 from charstat.ngram.overlay import slot_length, slot_offset
 from charstat.tokens.counting import id_bits
@@ -25,8 +25,6 @@ from charstat.tokens.table import TokenTable, lay_out
 
 if TYPE_CHECKING:
     from charstat.tokens.stream import TokenStream
-
-UNMIX = tuple(pow(int(odd), -1, 1 << 64) for odd in (ODD_A, ODD_B))
 
 
 def seen_tables(stream: TokenStream) -> list[TokenTable]:
@@ -38,7 +36,7 @@ def seen_tables(stream: TokenStream) -> list[TokenTable]:
     for f, context in enumerate(stream.model.contexts):
         slots = overlay.slots[f][overlay.slots[f, :, 0] != 0]
         identities, leaves, counts = (np.empty(overlay.pool.size, dtype) for dtype in (np.uint64, np.uint32, np.int64))
-        rows = _entries(slots, unmix64(slots[:, 0]) - np.uint64(1), overlay.pool, identities, leaves, counts)
+        rows = _entries(slots, overlay.pool, identities, leaves, counts)
         if int(counts[:rows].sum()) != max(0, min(n, n + before - context.reach)):
             raise StateError(f"the stream has forgotten some of what it saw after {context.name}: count the ids with build_tokens()")
         order = np.lexsort((leaves[:rows], identities[:rows]))
@@ -50,25 +48,13 @@ def seen_tables(stream: TokenStream) -> list[TokenTable]:
     return tables
 
 
-def unmix64(keys: np.ndarray) -> np.ndarray:
-    """The inverse of hashing.mix64: uint64 [n]."""
-    x = _unshift(keys, 31) * np.uint64(UNMIX[1])
-    x = _unshift(x, 27) * np.uint64(UNMIX[0])
-    return _unshift(x, 30)
-
-
-def _unshift(x: np.ndarray, bits: int) -> np.ndarray:
-    """The inverse of x ^ (x >> bits), for bits of a third of 64 and more."""
-    return x ^ (x >> np.uint64(bits)) ^ (x >> np.uint64(2 * bits))
-
-
 @njit(cache=True, nogil=True)
-def _entries(slots, keys, pool, identities, leaves, counts):
-    """Writes all entries of these slots out; returns how many. keys: their identities."""
+def _entries(slots, pool, identities, leaves, counts):
+    """Writes all entries of these slots out; returns how many."""
     n = 0
     for i in range(slots.shape[0]):
-        at = slot_offset(slots[i, 1])
+        identity, at = unmix64(slots[i, 0]) - np.uint64(1), slot_offset(slots[i, 1])
         for e in range(at, at + slot_length(slots[i, 1])):
-            identities[n], leaves[n], counts[n] = keys[i], entry_leaf(pool[e]), entry_seen(pool[e])
+            identities[n], leaves[n], counts[n] = identity, entry_leaf(pool[e]), entry_seen(pool[e])
             n += 1
     return n
