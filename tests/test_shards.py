@@ -7,6 +7,7 @@ import random
 import resource
 import signal
 import sys
+import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -28,15 +29,16 @@ from charstat.ngram.contexts import select_contexts
 from charstat.ngram.table import CountTable
 from charstat.ngram.words import model_symbol_info, vocabulary_words
 from charstat.pipeline import Watch
+from charstat.placing import LOCK_S
 from charstat.shards.build import ShardedBuild, check_plan, check_total
 from charstat.shards.cluster import check_workers, open_cluster, worker_facts
 from charstat.shards.energy import Measured, add_up
-from charstat.shards.files import MARK, finished, hold_folder, open_folder, write_file
+from charstat.shards.files import MARK, SHARDS, finished, hold_folder, open_folder, shard_name, write_file
 from charstat.shards.history import carried, summary
 from charstat.shards.reduce import merged
 from charstat.shards.scan import Span, cut, shards_of
 from charstat.shards.words import Words, most_frequent, union
-from charstat.storage import COLUMNS
+from charstat.storage import COLUMNS, DirectoryColumns
 from charstat.texts.parts import PART_BYTES
 
 pytest.importorskip("distributed")
@@ -159,6 +161,16 @@ def test_one_build_at_a_time_has_a_work_directory(tmp_path):
         hold_folder(tmp_path / "w")
     os.close(handle)
     os.close(hold_folder(tmp_path / "w"))
+
+
+def test_shards_do_not_wait_for_the_lock_that_the_build_holds(tmp_path):
+    handle = hold_folder(tmp_path / "w")
+    started = time.perf_counter()
+    columns = DirectoryColumns(tmp_path / "w" / shard_name(0))
+    waited = time.perf_counter() - started
+    columns.discard()
+    os.close(handle)
+    assert waited < LOCK_S / 2
 
 
 def test_a_text_whose_counts_do_not_fit():
@@ -378,7 +390,7 @@ def test_a_build_that_failed_goes_on_from_its_shards(cluster, tmp_path, many, si
         build(cluster, tmp_path, open_corpus(many), PLAN, tell=stop)
     assert {f.name: f.read_bytes() for f in (tmp_path / "model").iterdir()} == earlier
     assert sorted(f.name for f in tmp_path.iterdir()) == ["model", "work"]
-    shards = sorted((tmp_path / "work").glob("shard-*.shard"))
+    shards = sorted((tmp_path / "work" / SHARDS).iterdir())
     times = {shard.name: (shard / "manifest.json").stat().st_mtime_ns for shard in shards}
     harmed = shards[1] / "rows.npy"
     harmed.write_bytes(harmed.read_bytes()[:-1] + b"\xee")
@@ -399,7 +411,7 @@ def limit_files(n_bytes: int) -> None:
 def test_a_disk_that_refuses_loses_nothing(cluster, tmp_path, many, single):
     cluster.client.run(limit_files, 300_000)  # the text fits, a shard does not
     try:
-        with pytest.raises(ResourceError, match=r"cannot write .*shard-0000.*: File too large.* \(on "):
+        with pytest.raises(ResourceError, match=r"cannot write .*shards/0000.*: File too large.* \(on "):
             build(cluster, tmp_path, open_corpus(many), PLAN)
     finally:
         cluster.client.run(limit_files, resource.RLIM_INFINITY)

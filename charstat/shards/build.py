@@ -41,7 +41,7 @@ from charstat.shards.classes import learn, store_classes
 from charstat.shards.cluster import Cluster, Tasks
 from charstat.shards.count import Job, count_shard, summarize, survey_path, survey_shard
 from charstat.shards.energy import Measured, add_up, phase_list, place_of, start_meter, stop_meter
-from charstat.shards.files import clear_folder, digest_of, read_array, remove_file
+from charstat.shards.files import clear_folder, digest_of, read_array, remove_file, shard_name
 from charstat.shards.history import carried
 from charstat.shards.reduce import BYTES_PER_ROW, Part, part_bits_of, reduce_part
 from charstat.shards.scan import (
@@ -276,7 +276,7 @@ class ShardedBuild:
 
     def _reduce(self, facts: list[dict], writer: ModelWriter) -> None:
         """Merge the shards' tables and add them to the writer, in its order, while the next are merged."""
-        names = [f"shard-{number:06}.shard" for number in range(len(facts))]
+        names = [shard_name(number) for number in range(len(facts))]
         chars = [c for c in table_order(self.plan.contexts) if not c.is_words]
         words = [c for c in table_order(self.plan.contexts) if c.is_words]
         row_budget = self.cluster.budget_bytes // BYTES_PER_ROW

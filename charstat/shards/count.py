@@ -25,7 +25,7 @@ from charstat.ngram.contexts import Context, parse_context
 from charstat.ngram.words import SymbolInfo, model_symbol_info
 from charstat.shards.classes import TopicState, count_words, open_classes, survey_words
 from charstat.shards.energy import phase_list
-from charstat.shards.files import digest_of, finished, write_file
+from charstat.shards.files import digest_of, finished, shard_name, write_file
 from charstat.shards.history import summary
 from charstat.shards.scan import Span, span_text
 from charstat.storage import DirectoryColumns, check_sums, open_model
@@ -100,7 +100,7 @@ def count_shard(
     learned: where contexts look at word classes, (their file, its sizes, the topic's state at the shard's start).
     """
     job = open_job(folder, name)
-    path = folder / f"shard-{number:06}.shard"
+    path = folder / shard_name(number)
     key = digest_of([job.key, shard, history.hex(), None if learned is None else [learned[1], learned[2].hex()]])
     found = _counted(path, key)
     if found is not None:

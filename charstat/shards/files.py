@@ -28,6 +28,7 @@ from charstat.placing import remove_model
 BLOCK = 1 << 24
 TEMPORARY = ".charstat-tmp"
 MARK = "charstat-build.json"  # says whose the directory is, and of which build
+SHARDS = "shards"  # the directory of the shards' models: writing a model takes the lock of where it goes, and a build holds the work directory's
 KINDS = (".text", ".part", ".words", ".ids", ".job", ".history", ".survey", ".classes")  # of data files
 
 
@@ -65,6 +66,11 @@ def refused(path: Path, e: OSError) -> ResourceError:
     """What to raise when the work directory cannot be written."""
     why = "the disk is full" if e.errno in (errno.ENOSPC, errno.EDQUOT) else e.strerror or str(e)
     return ResourceError(f"cannot write {path} in the work directory: {why}; make room, or move it to --work-dir, and go on with --resume")
+
+
+def shard_name(number: int) -> str:
+    """Where a shard's model lies in the work directory."""
+    return f"{SHARDS}/{number:06}.shard"
 
 
 def record_of(path: Path) -> Path:
@@ -152,11 +158,14 @@ def open_folder(folder: Path, key: str, resume: bool) -> bool:
 
 def clear_folder(folder: Path, remove: bool = True) -> None:
     """Remove what builds have written there, and the directory, too, if nothing else is in it. OSError if a file cannot be removed."""
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and ".shard" in path.name:
+    if (folder / SHARDS).is_dir():
+        for path in sorted((folder / SHARDS).iterdir()):
             with suppress(OSError):
                 remove_model(path)
-        elif path.name.endswith((*KINDS, *(kind + ".json" for kind in KINDS), TEMPORARY)):
+        with suppress(OSError):
+            (folder / SHARDS).rmdir()
+    for path in sorted(folder.iterdir()):
+        if path.name.endswith((*KINDS, *(kind + ".json" for kind in KINDS), TEMPORARY)):
             path.unlink(missing_ok=True)
     (folder / MARK).unlink(missing_ok=True)
     if remove:

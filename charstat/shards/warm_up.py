@@ -12,7 +12,7 @@ from charstat.ngram.words import model_symbol_info
 from charstat.shards.assemble import add_table
 from charstat.shards.classes import learn, store_classes
 from charstat.shards.count import Job, count_shard, summarize, survey_path, survey_shard
-from charstat.shards.files import digest_of
+from charstat.shards.files import digest_of, shard_name
 from charstat.shards.reduce import reduce_part
 from charstat.shards.scan import scan_stream, tally_of
 from charstat.shards.words import map_words, merge_words
@@ -36,7 +36,7 @@ def warm_up_shards() -> None:
         store_classes(folder / "words.classes", "warm", classes)
         sizes = [part.size for part in classes]
         facts = [count_shard(*item, ("words.classes", sizes, state.stored())) for item, state in zip(items, states, strict=True)]
-        names = [f"shard-{i:06}.shard" for i in range(len(shards))]
+        names = [shard_name(i) for i in range(len(shards))]
         words = merge_words(folder, job, 0, 0, names, True)
         ids = [map_words(folder, job, name, words) for name in names]
         for context in plan.contexts:

@@ -144,7 +144,7 @@ def read_words(folder: Path, name: str) -> Words:
 def map_words(folder: Path, name: str, shard: str, words: str) -> str:
     """Write the ids of a shard's words in the whole vocabulary, uint32; returns the file's name."""
     job = open_job(folder, name)
-    path, key = folder / f"{shard.removesuffix('.shard')}.ids", digest_of([job.key, shard, words])
+    path, key = folder / f"shard-{Path(shard).stem}.ids", digest_of([job.key, shard, words])
     if finished(path, key) is None:
         context = next(c.name for c in job.contexts if c.is_words)
         own = shard_words(folder / shard, context)
