@@ -1,4 +1,4 @@
-"""Characters <-> symbols: 127 characters have a symbol of their own; all other code points share the escape symbol, 127.
+"""Characters <-> symbols: 127 characters have a symbol of their own; all others share the escape symbol, 127.
 
 The 127 most frequent code points of the training text get the symbols 0..126, numbered in the leaf order of the decision
 tree (tree.py). P(char | escape) comes from an order-0 count of the rare characters, escape method C: a rare character

@@ -88,7 +88,7 @@ def _room(size: int, dtype: type) -> np.ndarray:
 
 
 def _read_only(views: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same views, read-only as a finished model's arrays are: to numba, that is another type, and another compilation."""
+    """The same views, read-only as a finished model's arrays are: to numba, another type, and another compilation."""
     for view in views.values():
         view.setflags(write=False)
     return views

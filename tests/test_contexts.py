@@ -101,7 +101,9 @@ def test_presets():
     assert names("chars", 14) == [*orders, "o11", "o14"]
     assert names("chars", 7) == [*orders[:-1], "o7"]
     assert names("chars", 1) == ["o0", "o1"]
-    assert set(PRESETS["words"]) < set(PRESETS["plain"]) < set(PRESETS["default"]) < set(PRESETS["wide"])
+    assert set(PRESETS["words"]) < set(PRESETS["plain"]) < set(PRESETS["wide"])
+    assert set(PRESETS["words"]) < set(PRESETS["default"]) < set(PRESETS["wide"])
+    assert set(PRESETS["plain"]) - set(PRESETS["default"]) == {"c14", "p.shapes"}
     for preset in PRESETS:
         for order in (1, 8, 13, 24):
             chosen = select_contexts(preset, order)

@@ -1,4 +1,4 @@
-"""In a submission: everything that happens before train(), train() itself, and the model that the contest's runner drives.
+"""In a submission: what happens before train(), train() itself, and the model that the contest's runner drives.
 
     Entry(...)      unmetered: choose the backend, compile every kernel on a small text
     train(text)     metered: take the first characters, count them; no meter, no checksum, no progress, because seconds are joules
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numba import int64, typeof
 
 import charstat
 from charstat.alphabet import Alphabet
@@ -33,6 +34,7 @@ from charstat.columns import CLASS_COLUMNS, TABLE_COLUMNS
 from charstat.contest.presets import Preset
 from charstat.cpu.backend import CPUBackend
 from charstat.errors import raised_by_device
+from charstat.mixers.kernels import advance, learn
 from charstat.mixers.mixture import Mixture
 from charstat.model import ModelWriter
 from charstat.ngram.classes import WordClasses
@@ -50,7 +52,7 @@ MAIN, DEV = "main", "dev"
 LIMIT_S = 300.0  # the contest's limit of train()
 RESERVE_S = 5.0  # of it, for what comes after the last look at the clock
 WARM_STEPS = 64
-HELD_OUT_FROM = 10  # a text is cut only if it is so many times what would be held out
+HELD_OUT_FROM = 10  # a text is cut if it is so many times what would be held out
 SHARES = ("learning", "counting")  # of the compilation, each for a process of its own
 WORKER = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from charstat.contest.entry import warm_share; warm_share(*sys.argv[2:])"
 
@@ -114,7 +116,7 @@ def restored_model(stream: Mixture):
     from wikitext import CharModel
 
     for array in (*stream.model.columns.values(), *stream.model.classes, stream.model.warm_start):
-        array.setflags(write=False)  # subtle: pickle forgets it, and numba would compile every kernel again for arrays that can be written
+        array.setflags(write=False)  # subtle: pickle forgets it, and numba would compile every kernel again for other arrays
     return model_class(CharModel)(stream)
 
 
@@ -256,22 +258,22 @@ class Entry:
 def warm_share(share: str, settings: str, contract: str) -> None:
     """Compile one of SHARES in this process; numba's cache on the disk takes it to the others.
 
-    The kernels are the same for all contexts. Learning and predicting share the ones that look counts up: these are compiled with
-    learning, first thing, while the other process compiles the counting, and finds them in the cache afterwards.
+    The kernels are the same for all contexts, and each process finds in the cache what the other has compiled before. One begins with
+    looking counts up; the other with learning and moving on, which the first comes to last, then counting, and then predicting.
     """
     preset = Preset(**json.loads(settings))
+    stream = empty_model().stream()
+    stream.reset()
     if share == "learning":
-        stream = empty_model().stream()
-        stream.reset()
         stream.observe("a")
         if preset.held_out_chars:
             from charstat.mixers.warm_start import learn_warm_start
 
             learn_warm_start(empty_model(), "a")
     else:
+        for kernel in (learn, advance):
+            kernel.compile((typeof(stream._fixed), typeof(stream.state), int64))
         count(warm_text(), replace(preset, held_out_chars=0), CPUBackend(1))
-        stream = empty_model().stream()
-        stream.reset()
         stream.predict() if contract == MAIN else stream.predict_char()
 
 

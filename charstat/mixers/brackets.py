@@ -1,4 +1,4 @@
-"""Whether a quotation or a parenthesis is open, and how many words ago it opened: what a selector set asks (layout.py).
+"""Whether a quotation or a parenthesis is open, and for how many words: what a selector set asks (layout.py).
 
 Text inside a quotation or a parenthesis ends differently from other text, and the longer it has been open, the sooner it closes. One is
 followed at a time: the one that opened last. A line break closes it, and so does its length: past LONGEST_WORDS a sign was missed.

@@ -1,4 +1,4 @@
-"""The mixture as a CharModel: a stream over a built model. The compiled steps are in kernels.py, the inputs in layout.py.
+"""The mixture as a CharModel: a stream over a model. The compiled steps are in kernels.py, the inputs in layout.py.
 
 Everything that is learned (mixer weights, evidence, overlay counts, matches) is learned in observe(), after the character was
 predicted. reset() restores the initial state exactly; two evaluations in a row give the same numbers.

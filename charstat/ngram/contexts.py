@@ -29,8 +29,8 @@ DEFAULT_ORDER = 8
 ORDER_STEPS = (0, 1, 2, 3, 4, 5, 6, 8, 11, 14, 18, 24)  # the orders of the presets, up to --order; --order itself always
 
 WORD_CONTEXTS = ("p", "p.w1", "p.w1.w2", "p.w1.w2.w3", "p.w2", "p.w2.w3")
-PLAIN_CONTEXTS = (*WORD_CONTEXTS, "c14", "p.w1.w4", "p.w3.w4", "p.shapes", "p.capital", "p.w1.capital")
-# Each of these was left out in turn, and those of the wide preset added: bench/MODELS.md.
+COMMON_CONTEXTS = (*WORD_CONTEXTS, "p.w1.w4", "p.w3.w4", "p.capital", "p.w1.capital")
+PLAIN_CONTEXTS = (*COMMON_CONTEXTS, "c14", "p.shapes")  # worth little beside classes: bench/MODELS.md
 CLASS_CONTEXTS = ("p.k1.k2.k3", "p.K1.K2", "p.k1.k2.k3.k4", "p.K1", "p.topic", "p.w1.topic")
 MORE_CLASS_CONTEXTS = ("p.k1.k2", "p.w1.k2", "p.w1.k2.k3", "p.k2.k3", "p.k1.topic")
 MORE_CONTEXTS = ("s1.3", "s1.4", "p.w3", "p.number", "p.lower1.lower2", "p.suffix", "p.suffixes")
@@ -39,7 +39,7 @@ PRESETS = {
     "chars": (),
     "words": WORD_CONTEXTS,
     "plain": PLAIN_CONTEXTS,
-    "default": PLAIN_CONTEXTS + CLASS_CONTEXTS,
+    "default": COMMON_CONTEXTS + CLASS_CONTEXTS,
     "wide": PLAIN_CONTEXTS + CLASS_CONTEXTS + MORE_CLASS_CONTEXTS + MORE_CONTEXTS,
 }
 
