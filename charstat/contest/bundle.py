@@ -20,7 +20,7 @@ from charstat.ngram.contexts import select_contexts
 
 FILE_NAME, README_NAME = "submission.py", "README.md"
 MARK = "made by `charstat bundle`"  # in the first line of both files: what carries it may be overwritten
-SEEDS = ("charstat.contest.entry:Entry", "charstat.contest.entry:warm_share", "charstat.contest.environment:provide_packages")
+SEEDS = ("charstat.contest.entry:Entry", "charstat.contest.entry:compile_counting", "charstat.contest.environment:provide_packages")
 EXPERT_SEED = "charstat.contest.expert:AdvisedEntry"
 EXPERT_PATH = "charstat/submitted_expert.py"  # where a submission carries the expert's file
 ENTRY_IMPORT = "from charstat.contest.entry import Entry\n"  # of the template

@@ -53,8 +53,7 @@ LIMIT_S = 300.0  # the contest's limit of train()
 RESERVE_S = 5.0  # of it, for what comes after the last look at the clock
 WARM_STEPS = 64
 HELD_OUT_FROM = 10  # a text is cut if it is so many times what would be held out
-SHARES = ("learning", "counting")  # of the compilation, each for a process of its own
-WORKER = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from charstat.contest.entry import warm_share; warm_share(*sys.argv[2:])"
+WORKER = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from charstat.contest.entry import compile_counting; compile_counting(*sys.argv[2:])"
 
 
 class OverTime(Exception):
@@ -255,26 +254,28 @@ class Entry:
                 model.observe(char)
 
 
-def warm_share(share: str, settings: str, contract: str) -> None:
-    """Compile one of SHARES in this process; numba's cache on the disk takes it to the others.
-
-    The kernels are the same for all contexts, and each process finds in the cache what the other has compiled before. One begins with
-    looking counts up; the other with learning and moving on, which the first comes to last, then counting, and then predicting.
-    """
-    preset = Preset(**json.loads(settings))
+def compile_learning(preset: Preset) -> None:
+    """Compile what the model runs, and what learns a start, in this process: looking counts up first."""
     stream = empty_model().stream()
     stream.reset()
-    if share == "learning":
-        stream.observe("a")
-        if preset.held_out_chars:
-            from charstat.mixers.warm_start import learn_warm_start
+    stream.observe("a")
+    if preset.held_out_chars:
+        from charstat.mixers.warm_start import learn_warm_start
 
-            learn_warm_start(empty_model(), "a")
-    else:
-        for kernel in (learn, advance):
-            kernel.compile((typeof(stream._fixed), typeof(stream.state), int64))
-        count(warm_text(), replace(preset, held_out_chars=0), CPUBackend(1))
-        stream.predict() if contract == MAIN else stream.predict_char()
+        learn_warm_start(empty_model(), "a")
+
+
+def compile_counting(settings: str, contract: str) -> None:
+    """Compile what compile_learning() comes to last, then the counting and the predictions.
+
+    What both need is compiled by the one that comes to it first; numba's cache on the disk takes it to the other.
+    """
+    stream = empty_model().stream()
+    stream.reset()
+    for kernel in (learn, advance):
+        kernel.compile((typeof(stream._fixed), typeof(stream.state), int64))
+    count(warm_text(), replace(Preset(**json.loads(settings)), held_out_chars=0), CPUBackend(1))
+    stream.predict() if contract == MAIN else stream.predict_char()
 
 
 def empty_model() -> CountedModel:
@@ -298,16 +299,16 @@ def _mark(contract: str) -> Path:
 
 
 def _compile_in_parallel(preset: Preset, contract: str, say: Callable[[str], None]) -> None:
-    """Fill numba's cache with two processes, unless that was done; what fails there is compiled later, here."""
+    """Fill numba's cache, this process and another, unless that was done. What fails there is compiled later, here."""
     mark = _mark(contract)
     if mark.exists() or _threads() == 1:
         return
     say("compiling, once on this machine (not metered) ...")
-    command = [sys.executable, "-P", "-c", WORKER, json.dumps(sys.path)]
+    command = [sys.executable, "-P", "-c", WORKER, json.dumps(sys.path), json.dumps(asdict(preset)), contract]
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    workers = [subprocess.Popen([*command, share, json.dumps(asdict(preset)), contract], **quiet) for share in SHARES]
-    failed = [worker for worker in workers if worker.wait()]
-    if not failed:
+    worker = subprocess.Popen(command, **quiet)
+    compile_learning(preset)
+    if worker.wait() == 0:
         try:
             mark.parent.mkdir(exist_ok=True)
             mark.touch()

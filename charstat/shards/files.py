@@ -28,7 +28,9 @@ from charstat.placing import remove_model
 BLOCK = 1 << 24
 TEMPORARY = ".charstat-tmp"
 MARK = "charstat-build.json"  # says whose the directory is, and of which build
-SHARDS = "shards"  # the directory of the shards' models: writing a model takes the lock of where it goes, and a build holds the work directory's
+SHARDS = (
+    "shards"  # the directory of the shards' models: writing a model takes the lock of where it goes, and a build holds the work directory's
+)
 KINDS = (".text", ".part", ".words", ".ids", ".job", ".history", ".survey", ".classes")  # of data files
 
 
