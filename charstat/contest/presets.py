@@ -39,6 +39,6 @@ class Preset:
 
 
 PRESETS = {
-    "gate": Preset("gate", 16_000_000, 16_000_000, "words", 8),
+    "gate": Preset("gate", 14_000_000, 14_000_000, "words", 8),
     "full": Preset("full", 400_000_000, 540_000_000, "default", 14, held_out_chars=1_000_000, cpu_s=220.0),
 }
