@@ -15,6 +15,7 @@ from charstat.cpu.backend import CPUBackend
 from charstat.errors import MergeError
 from charstat.ngram.classes import no_classes
 from charstat.ngram.contexts import parse_context, select_contexts
+from charstat.ngram.hashing import mix64, unmix64
 from charstat.ngram.table import MAX_COUNT, CountTable, assemble, find_context, identity_bits, merge_tables
 from charstat.ngram.words import Vocabulary, model_symbol_info
 
@@ -288,3 +289,9 @@ def test_an_error_among_the_words_is_raised_beside_the_characters(monkeypatch):
     monkeypatch.setattr("charstat.cpu.backend.tokenize", fails)
     with pytest.raises(ZeroDivisionError, match="here"):
         count("some words", contexts=CHAR_CONTEXTS[:3] + WORD_CONTEXTS[:1], threads=2, overlap=True)
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_unmix64_is_the_inverse_of_mix64(x):
+    mixed = oracles.mix64(x)
+    assert int(mix64(np.uint64(x))) == mixed and int(unmix64(np.uint64(mixed))) == x
