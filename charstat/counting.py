@@ -201,6 +201,13 @@ class CountingPlan:
         return bool(self.held_out_chars) or self.start is not None
 
     @property
+    def energy_notes(self) -> list[str]:
+        """What the energy of a build with this plan leaves out."""
+        if self.start is None:
+            return []
+        return ["the start of another model was learned in that model's build: the energy of that is not part of this one"]
+
+    @property
     def steps(self) -> int:
         """How many steps a build reports: encoding, each table, each level of the tree, learning, finishing."""
         return 2 + len(self.contexts) + max(0, len(self.tree_orders) - 1) + self.learns + bool(self.size and self.size.cuts)
@@ -447,6 +454,7 @@ def build_model(
             counted.learn_warm_start(watch)
         watch.tell("finish")
         energy = meter.report()
+        energy.notes.extend(plan.energy_notes)
         about = {
             "text": text_fingerprint(text, counted.counted_chars) | {"history_chars": len(history)},
             "data": data,

@@ -1,6 +1,7 @@
 """mixers/carried_start.py and `charstat build --start`: a mixture that begins with what another model's has learned, as far as it fits."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from charstat.alphabet import Alphabet
 from charstat.cli import cli
 from charstat.counting import build_model
 from charstat.manifest import seal
-from charstat.mixers.carried_start import Learned, carry_over, node_shares
+from charstat.mixers.carried_start import Learned, blocks_of, carry_over, node_shares
 from charstat.mixers.layout import WORD_PLACES
 from charstat.mixers.warm_start import pack
 from charstat.ngram.class_examples import class_words
@@ -83,6 +84,8 @@ def test_it_goes_on_from_there(text, other, english):
     stream.score(text[-3000:])
     assert np.array_equal(pack(stream.mixer), model.warm_start)
     assert "learn" in [phase["name"] for phase in begun.manifest["build"]["phases"]]
+    said = "the start of another model was learned in that model's build"  # whose energy this one's report leaves out
+    assert said in " ".join(begun.manifest["build"]["energy"]["notes"]) and said not in str(other.manifest["build"])
 
 
 # Another text -----------------------------------------------------------------------------------------------------------------
@@ -112,6 +115,16 @@ def test_what_belongs_to_neither(model, other):
     assert np.array_equal(ours.logits, theirs.logits) and np.array_equal(ours.match, theirs.match)
     for name in ("static_order", "class_place", "online_order", "word_hits", "candidates", "open"):
         assert np.array_equal(part(model, name), part(other, name))
+
+
+def test_no_row_is_forgotten(model, other):
+    """A new selector set needs its line in blocks_of, or it would begin cold, and nobody would know."""
+    old, new = Learned.start(other), Learned.start(model)
+    covered = Counter()
+    for name, first, shares in blocks_of(old, new):
+        covered.update((name, first + i) for i in range(shares.shape[0]))
+    sizes = {each["name"]: each["rows"] for each in new.layout.describe()["selector_sets"]}
+    assert covered == Counter((name, i) for name, n in sizes.items() if name != "node" for i in range(n))
 
 
 def test_classes_follow_their_words(text, english):

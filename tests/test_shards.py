@@ -281,6 +281,7 @@ def test_begun_with_the_start_of_another_model(cluster, tmp_path, many, english)
     whole = build_model(open_corpus(many).text("train"), start=other, **options)
     assert_same(model, whole)
     assert model.manifest["start"] == whole.manifest["start"] and model.warm_start_chars == 2_000
+    assert "the start of another model" in str(model.manifest["build"]["energy"]["notes"])
 
 
 @pytest.mark.parametrize("text", ["x", "no_separator_at_all", "\n\n \n", "Zahlen 12 und Wörter. " * 40])

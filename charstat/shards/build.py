@@ -359,6 +359,7 @@ class ShardedBuild:
             energy = add_up(own, total).to_dict() if own else None
             hosts.append({"device": host, "seconds": total, "phases": phase_list(seconds[host]), "energy": energy})
         total = add_up(measured, sum(self.tasks.seconds.values()))
+        total.notes.extend(self.plan.energy_notes)
         notes = [f"{len(facts):,} shards of {self.shard_chars:,} characters at most", *check_plan(self.plan)]
         if len(listed := self._listed(hosts)) < len(hosts):
             notes.append(f"{len(listed)} of {len(hosts):,} hosts are listed")
