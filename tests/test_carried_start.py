@@ -10,6 +10,8 @@ from click.testing import CliRunner
 from charstat import ArgumentError, FormatError, Model, UserError
 from charstat.alphabet import Alphabet
 from charstat.cli import cli
+from charstat.contest.bundle import embedded_sources
+from charstat.contest.presets import PRESETS
 from charstat.counting import build_model
 from charstat.manifest import seal
 from charstat.mixers.carried_start import Learned, blocks_of, carry_over, node_shares
@@ -326,3 +328,10 @@ def test_mistakes_on_the_command_line(text, tmp_path, monkeypatch):
         assert "Traceback" not in result.stderr and not (tmp_path / "m").exists()
     result = CliRunner().invoke(cli, ["build", "--tokens", "x.npy", "--vocab-size", "8", "--start", "plain"])
     assert result.exit_code == 2 and "--start is for texts" in result.stderr
+
+
+@pytest.mark.parametrize("backend", ["cpu", "auto"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_no_submission_carries_it(preset, backend):
+    assert "start" not in PRESETS[preset].to_dict()
+    assert "charstat/mixers/carried_start.py" not in embedded_sources(PRESETS[preset], backend)
