@@ -41,6 +41,7 @@ from charstat.facts import (
     model_facts,
     newest_model,
     peak_rss_bytes,
+    start_text,
     text_changed,
 )
 from charstat.registry import DEFAULT_MODEL, ENTRIES, FORMER_NAMES, check_models, parse_models, use_warm_start
@@ -178,6 +179,8 @@ def cli(debug: bool) -> None:
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Use only the first N characters of train.")
 @click.option("--held-out", type=click.IntRange(0), default=0, show_default=True, metavar="N",
               help="Hold out the last N characters: the mixture learns its warm start from them, and they are not counted.")  # fmt: skip
+@click.option("--start", type=click.Path(), metavar="MODEL",
+              help="Begin with the warm start of another model, as far as it fits; --held-out goes on from there.")  # fmt: skip
 @click.option("--backend", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="Where to count.")
 @click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="Number of CPU threads.  [default: all]")
 @_max_bytes
@@ -205,8 +208,8 @@ def cli(debug: bool) -> None:
 @with_tokens
 def build(
     data: str | None, text_field: str | None, skip_bad_files: bool, order: int, contexts: str | None, models: str, limit: int | None,
-    held_out: int, backend: str, threads: int | None, max_bytes: int | None, min_count: int, packed: bool | None, memory: int | None,
-    out: str | None, of_bytes: bool, engine: str, as_json: bool, **dask: Any,
+    held_out: int, start: str | None, backend: str, threads: int | None, max_bytes: int | None, min_count: int, packed: bool | None,
+    memory: int | None, out: str | None, of_bytes: bool, engine: str, as_json: bool, **dask: Any,
 ) -> None:  # fmt: skip
     """Count a text and write a model directory.
 
@@ -235,16 +238,19 @@ def build(
         from charstat.storage import DirectoryColumns
 
     size = SizeLimits.of(max_bytes, min_count, packed)
-    plan = CountingPlan.of(order, contexts, _models(models), held_out, size)
+    begun = None if start is None else _load(start, steps)
+    plan = CountingPlan.of(order, contexts, _models(models), held_out, size, begun)
     contexts, wanted = plan.preset, list(plan.models)
-    if held_out and not use_warm_start(wanted):
+    if plan.learns and not use_warm_start(wanted):
+        given = " and ".join(option for option, value in (("--held-out", held_out), ("--start", start)) if value)
         users = " and ".join(use_warm_start(entry.name for entry in ENTRIES))
-        note(f"--held-out: only {users} use the warm start, and this model is built for {', '.join(wanted)}")
+        note(f"{given}: only {users} use the warm start, and this model is built for {', '.join(wanted)}")
     counter, _ = choose_backend(backend, threads, memory)
 
     def place() -> Path:
         target = check_out(
-            default_out(corpus, order, contexts, limit, held_out, wanted, size, of_bytes) if out is None else out, describe(corpus)["path"]
+            default_out(corpus, order, contexts, limit, held_out, wanted, size, of_bytes, begun) if out is None else out,
+            describe(corpus)["path"],
         )
         DirectoryColumns(target).discard()  # fails before the text is read if the place cannot be written
         return target
@@ -258,7 +264,7 @@ def build(
     with steps("preparing (the first run compiles)"):
         from charstat.warm_up import warm_up
 
-        warm_up(counter, order, contexts, wanted, bool(held_out), size)
+        warm_up(counter, order, contexts, wanted, bool(held_out), size, begun)
         if engine == "dask":
             from charstat.shards.warm_up import warm_up_shards
 
@@ -280,7 +286,7 @@ def build(
     with steps.build(plan.contexts, wanted, held_out / max(1, len(text) - held_out)) as progress:
         model = build_model(
             text, order=order, contexts=contexts, models=wanted, held_out_chars=held_out, backend=backend, threads=threads, memory_bytes=memory,
-            max_bytes=max_bytes, min_count=min_count, packed=packed,
+            max_bytes=max_bytes, min_count=min_count, packed=packed, start=begun,
             out=target, data=describe(corpus) | {"split": "train", "limit": limit}, read=reading, progress=progress,
         )  # fmt: skip
     seconds = time.perf_counter() - started
@@ -350,7 +356,8 @@ def evaluate_command(
         notes.append(f"{changed}: the model may have counted what is scored")
     if model.warm_start_chars and use_warm_start(chosen):
         sources = ", except in the table of sources" if ablate else ""
-        notes.append(f"the mixture has a warm start, learned from {model.warm_start_chars:,} held-out characters of train{sources}")
+        origin = model.manifest["start"].get("from")
+        notes.append(f"the mixture has a warm start, {start_text(model.warm_start_chars, origin)}{sources}")
     facts = {
         "model": str(path), "data": describe(corpus), "split": split, "chars": len(text), "gate": gate,
         "sample": corpus.kind == "sample", "built_from": built_from, "order": model.order,

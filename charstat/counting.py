@@ -140,7 +140,8 @@ class CountingPlan:
 
     contexts: whose tables to count; preset: the names they were asked for by. models: names of the registry that the model is built
     for, the first the one that it opens by default. held_out_chars: how many characters at the end of the text are not counted; the
-    mixture learns its warm start from them. size: what the tables are cut to afterwards; None: everything that was counted is kept.
+    mixture learns its warm start from them. size: what the tables are cut to afterwards; None: everything that was counted is kept. start: the
+    model whose warm start the mixture begins with, before it learns from held-out text; None: cold.
     """
 
     contexts: tuple[Context, ...]
@@ -148,6 +149,7 @@ class CountingPlan:
     models: tuple[str, ...] = (DEFAULT_MODEL,)
     held_out_chars: int = 0
     size: SizeLimits | None = None
+    start: Model | None = None
 
     @classmethod
     def of(
@@ -157,14 +159,19 @@ class CountingPlan:
         models: str | Sequence[str] = (DEFAULT_MODEL,),
         held_out_chars: int = 0,
         size: SizeLimits | None = None,
+        start: Model | None = None,
     ) -> CountingPlan:
         """The plan for these options of build_model. ContextError for names that do not exist, for contexts without order 0 where
-        a model reads it, and for models that need all counts where some are cut."""
+        a model reads it, and for models that need all counts where some are cut; UserError for a model that has no start to begin with."""
+        if start is not None:
+            from charstat.mixers.carried_start import check_start  # with the mixture, which counting does without
+
+            check_start(start)
         names = parse_models(models)
         preset = needed_contexts(names) if contexts is None else context_list(contexts)
         chosen = select_contexts(preset, order)
         check_models(names, chosen, size is not None and size.cuts)
-        return cls(chosen, preset, tuple(names), held_out_chars, size)
+        return cls(chosen, preset, tuple(names), held_out_chars, size, start)
 
     def columns(self, out: str | os.PathLike | None) -> MemoryColumns | DirectoryColumns:
         """Where the counts go: memory, or the directory that they are for, in its form unless they are to be cut first."""
@@ -189,16 +196,29 @@ class CountingPlan:
         return [c for c in reversed(self.contexts) if c.kind == CHARS]
 
     @property
+    def learns(self) -> bool:
+        """Whether the model gets a warm start."""
+        return bool(self.held_out_chars) or self.start is not None
+
+    @property
+    def energy_notes(self) -> list[str]:
+        """What the energy of a build with this plan leaves out."""
+        if self.start is None:
+            return []
+        return ["the start of another model was learned in that model's build: the energy of that is not part of this one"]
+
+    @property
     def steps(self) -> int:
         """How many steps a build reports: encoding, each table, each level of the tree, learning, finishing."""
-        return 2 + len(self.contexts) + max(0, len(self.tree_orders) - 1) + bool(self.held_out_chars) + bool(self.size and self.size.cuts)
+        return 2 + len(self.contexts) + max(0, len(self.tree_orders) - 1) + self.learns + bool(self.size and self.size.cuts)
 
 
 @dataclass
 class CountedText:
     """What count_text() counted, not yet a Model: counted_chars characters of the text; held_out is the rest of it.
 
-    learned: what the manifest says about the warm start (from how many characters, with which layout of the mixer); empty without.
+    learned: what the manifest says about the warm start (from how many characters, with which layout of the mixer, on which text, after whose
+    start); empty without.
     pruned: what it says about the cut; empty without.
     """
 
@@ -230,7 +250,7 @@ class CountedText:
         left = new_columns(out, size.packed)
         try:
             with watch.phase("prune"):
-                later = REPORT_BYTES + (start_bytes(whole, size.packed) if self.held_out else 0)
+                later = REPORT_BYTES + (start_bytes(whole, size.packed) if self.plan.learns else 0)
                 limits = size.max_bytes, size.min_count, size.packed
                 cut = Cut(whole, *limits, later, lambda name, share: watch.tell("prune", share), scratch, before)
                 writer = ModelWriter(left)
@@ -246,18 +266,32 @@ class CountedText:
         watch.step("prune")
 
     def learn_warm_start(self, watch: Watch | None = None) -> None:
-        """Learn the mixture's warm start from the held-out text, if there is any. An exception that `watch` raises leaves it unlearned."""
-        if not self.held_out:
+        """Make the mixture's warm start: of the plan's, if it has one, and of the held-out text, if there is any. An exception that `watch`
+        raises leaves it unlearned."""
+        if not self.plan.learns:
             return
-        from charstat.mixers.warm_start import learn_warm_start  # with the mixture's kernels, which counting does without
         from charstat.packing.form import coarse_start
 
         watch = watch or Watch()
+
+        def tell(done: int) -> None:
+            watch.tell("learn", done / len(self.held_out))
+
         with watch.phase("learn"):
             built = self.writer.preview(self.alphabet, self.plan.contexts)
-            found = learn_warm_start(built, self.held_out, lambda done: watch.tell("learn", done / len(self.held_out)))
+            if self.plan.start is None:
+                from charstat.mixers.warm_start import learn_warm_start  # with the mixture's kernels, which counting does without
+
+                found, about = learn_warm_start(built, self.held_out, tell), {}
+            else:
+                from charstat.mixers.carried_start import carry_over, learn_on
+
+                found, origin = carry_over(self.plan.start, built)
+                found, about = learn_on(found, built, self.held_out, tell), {"from": origin}
         self.writer.add_start(coarse_start(found.values) if self.pruned.get("coarse") else found.values)
-        self.learned = {"chars": len(self.held_out), "layout": found.layout}
+        if self.held_out:
+            about["text"] = text_fingerprint(self.held_out)
+        self.learned = {"chars": found.chars, "layout": found.layout, **about}
         watch.step("learn")
 
     def model(self, **about) -> Model:
@@ -370,6 +404,7 @@ def build_model(
     max_bytes: int | None = None,
     min_count: int = 1,
     packed: bool | None = None,
+    start: Model | None = None,
     out: str | os.PathLike | None = None,
     data: dict | None = None,
     meter: EnergyMeter | None = None,
@@ -385,11 +420,13 @@ def build_model(
     them (mixers/warm_start.py). history: text before `text`, context only (for shards). alphabet: by default that of the text that is
     counted. classes: of words (Model.classes), for shards; learned from the text by default, where a context looks at them, and good for
     one alphabet. backend, threads, memory_bytes: what counts, on how many threads, in how much buffer memory. max_bytes, min_count, packed:
-    cut the model to a size after counting, as pruning.cut.prune does; the form of the directory. data: a description for the manifest.
+    cut the model to a size after counting, as pruning.cut.prune does; the form of the directory. start: a model whose warm start this one begins
+    with, as far as it fits (mixers/carried_start.py), before it learns from held-out text, if there is any; the manifest says so. data: a
+    description for the manifest.
     meter: a fresh EnergyMeter, which build_model enters around the counting. read: what reading the text took; it joins the phases in the
     manifest, and none of the figures of the counting. progress: called with a Progress.
 
-    CorpusError if the text is empty; UserError if all of it would be held out; ContextError for names that do not exist, and for
+    CorpusError if the text is empty; UserError if all of it would be held out, or if `start` has none; ContextError for names that do not exist, and for
     contexts without order 0 where a model reads it; BackendUnavailable; ResourceError if the text is too long, or the disk is full.
     """
     text, history = _of_one_kind(text, history)
@@ -400,9 +437,8 @@ def build_model(
     for name, value, kind in (("alphabet", alphabet, Alphabet), ("classes", classes, WordClasses)):
         if value is not None and not isinstance(value, kind):
             raise ArgumentError(f"{name} must be of type {kind.__name__}, not {type(value).__name__}")
-    plan = CountingPlan.of(
-        order, contexts, models, check_whole(held_out_chars, "held_out_chars", 0), SizeLimits.of(max_bytes, min_count, packed)
-    )
+    size = SizeLimits.of(max_bytes, min_count, packed)
+    plan = CountingPlan.of(order, contexts, models, check_whole(held_out_chars, "held_out_chars", 0), size, start)
     engine, why = choose_backend(backend, threads, memory_bytes, len(history) + len(text))
     meter = meter or energy_meter(engine)
     watch = Watch(plan.steps, meter, progress)
@@ -418,6 +454,7 @@ def build_model(
             counted.learn_warm_start(watch)
         watch.tell("finish")
         energy = meter.report()
+        energy.notes.extend(plan.energy_notes)
         about = {
             "text": text_fingerprint(text, counted.counted_chars) | {"history_chars": len(history)},
             "data": data,
@@ -431,8 +468,6 @@ def build_model(
                 "energy": energy.to_dict(),
             },
         }
-        if counted.learned:
-            about["start"] = counted.learned | {"text": text_fingerprint(counted.held_out)}
         model = counted.model(**about)
         watch.step("finish")
         return model

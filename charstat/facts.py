@@ -62,6 +62,7 @@ def model_facts(model: Model) -> dict:
         "words": model.vocabulary.size, "alphabet": "".join(model.alphabet.chars), "bytes_only": model.alphabet.of_bytes, "rare_chars": len(model.alphabet.rare_probabilities),
         "backend": built.get("backend"), "device": built.get("device"), "reason": built.get("reason"),
         "models": parse_models(model.models), "weights": _weights(model), "warm_start_chars": model.warm_start_chars,
+        "warm_start_from": (about.get("start") or {}).get("from"),
         "counting_seconds": built.get("seconds"), "phases": built.get("phases"), "energy": built.get("energy"), "out": model.path,
         "pruned": about.get("pruned"), "packed": "packed" in about,
         "format_version": about.get("format_version"), "charstat_version": about.get("charstat_version"),
@@ -74,6 +75,29 @@ def _weights(model: Model) -> dict | None:
     return stored and {"alpha": stored.alpha, "levels": list(stored.levels), "bytes": model.betas.nbytes}
 
 
+def start_text(chars: int, origin: dict | None) -> str:
+    """What a warm start of `chars` characters comes from, in words. origin: the other model's start that it began with, if any (carried_start.py)."""
+    own = chars - (origin["chars"] if origin else 0)
+    learned = f"learned from {own:,} held-out characters"
+    if origin is None:
+        return learned
+    whose = f"that of {origin['path'] or 'a model in memory'}, learned from {origin['chars']:,} characters"
+    return f"{whose}; then {learned}" if own else whose
+
+
+def origin_text(origin: dict) -> str:
+    """What a warm start that another model began with could not take from there as it was, in words."""
+    found = {
+        "contexts that begin cold": ", ".join(origin["cold"]),
+        "contexts left out": ", ".join(origin["left_out"]),
+        "characters that it did not know": origin["characters"],
+        "decisions that it took otherwise": origin["nodes"],
+        "classes matched by their words": origin["classes"],
+        "selector sets that begin cold": ", ".join(origin["cold_rows"]),
+    }
+    return "; ".join(f"{what}: {value}" for what, value in found.items() if value) or "everything as it was"
+
+
 def default_out(
     corpus: Corpus,
     order: int,
@@ -83,6 +107,7 @@ def default_out(
     models: list[str],
     size: SizeLimits | None = None,
     of_bytes: bool = False,
+    start: Model | None = None,
 ) -> Path:
     """models/<text>-o<order>, and every option that is not at its default; depends on the arguments alone."""
     from charstat.ngram.contexts import PRESETS
@@ -101,6 +126,7 @@ def default_out(
     if contexts != needed_contexts(models):
         parts.append(contexts if contexts in PRESETS else "contexts-" + hashlib.sha256(contexts.encode()).hexdigest()[:8])
     parts += ([f"first-{limit}"] if limit else []) + ([f"held-out-{held_out}"] if held_out else [])
+    parts += [f"start-{Path(start.path).name[:80]}"] if start else []
     if size is not None:
         parts += [f"max-{size.max_bytes}"] if size.max_bytes else []
         parts += ([f"min-count-{size.min_count}"] if size.min_count > 1 else []) + (["packed"] if size.packed else [])

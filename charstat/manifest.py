@@ -207,7 +207,12 @@ PRUNED = record({
     "words": whole(0, MAX_WORDS), "coarse": _flag,
     "tables": mapped(_context, record({"contexts": whole(0, MAX_ROWS), "rows": whole(0, MAX_ROWS)}), 5000),
 }, {"held_out": record({"chars": whole(1, MAX_CHARS), "before": number(0, 1e6), "after": number(0, 1e6)})})  # fmt: skip
-START = record({"chars": whole(1, MAX_CHARS)}, {"text": TEXT, "layout": string("[0-9a-z]+", 64)})
+CARRIED = record({
+    "path": maybe(string("[^\0]*", 4096)), "sha256": HEX, "chars": whole(1, MAX_CHARS), "cold": listed(_context, most=5000),
+    "left_out": listed(_context, most=5000), "characters": whole(0, 127), "nodes": whole(0, 127), "classes": whole(0, 1 << 16),
+    "cold_rows": listed(string("[a-z0-9_]+", 40)),
+})  # fmt: skip
+START = record({"chars": whole(1, MAX_CHARS)}, {"text": TEXT, "layout": string("[0-9a-z]+", 64), "from": CARRIED})
 FIELDS: dict[str, Check] = {
     "charstat_version": string(most=100), "alphabet": ALPHABET, "tables": mapped(_context, TABLE, 5000), "words": whole(0, MAX_WORDS),
 }  # fmt: skip

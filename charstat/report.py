@@ -17,6 +17,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from charstat.facts import origin_text, start_text
 from charstat.registry import DEFAULT_MODEL, model_named
 
 SAMPLE_TITLE = "embedded sample, NOT WikiText"
@@ -216,7 +217,9 @@ def _built_for(result: dict[str, Any]) -> list[tuple[str, str]]:
         of = f"{w['levels'][0]} to {w['levels'][-1]}, " if w["levels"] else ""
         rows.append(("CTW weights", f"{of}alpha {w['alpha']:g}, {format_bytes(w['bytes'])}"))
     if result["warm_start_chars"]:
-        rows.append(("Warm start", f"learned from {result['warm_start_chars']:,} held-out characters"))
+        origin = result["warm_start_from"]
+        rows.append(("Warm start", start_text(result["warm_start_chars"], origin)))
+        rows += [("Carried over", origin_text(origin))] if origin else []
     return rows
 
 

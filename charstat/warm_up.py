@@ -9,6 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from charstat.counting import SizeLimits
+    from charstat.model import Model
     from charstat.pipeline import Backend
 
 WARM_WORDS = 40_000  # distinct words: at 32,768, counting switches to a larger table
@@ -25,9 +26,17 @@ def warm_text(more_words: int = 0) -> str:
     return start + " ".join([*words, *(words[int(r)] for r in ranks)]) + start
 
 
-def warm_up(engine: Backend, order: int, contexts: str, models: Sequence[str], learns: bool, size: SizeLimits | None = None) -> None:
+def warm_up(
+    engine: Backend,
+    order: int,
+    contexts: str,
+    models: Sequence[str],
+    learns: bool,
+    size: SizeLimits | None = None,
+    start: Model | None = None,
+) -> None:
     """Build once with these contexts and models, on the CPU, and let the backend warm up what it has. learns: with held-out text; size: what
-    the build is cut to."""
+    the build is cut to; start: whose start it begins with."""
     from charstat.counting import build_model
     from charstat.registry import wants_tree_weights
 
@@ -36,4 +45,4 @@ def warm_up(engine: Backend, order: int, contexts: str, models: Sequence[str], l
         own(weights=wants_tree_weights(models))
     held_out = HELD_OUT_CHARS if learns else 0
     limits = {"max_bytes": WARM_BYTES, "packed": size.packed} if size is not None and size.cuts else {}
-    build_model(warm_text(), order=order, contexts=contexts, models=models, held_out_chars=held_out, backend="cpu", **limits)
+    build_model(warm_text(), order=order, contexts=contexts, models=models, held_out_chars=held_out, backend="cpu", start=start, **limits)

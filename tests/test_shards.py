@@ -273,6 +273,17 @@ def test_shards_of_any_size_a_limit_and_held_out_text(cluster, tmp_path, many, s
     assert model.warm_start_chars == held_out
 
 
+def test_begun_with_the_start_of_another_model(cluster, tmp_path, many, english):
+    options = {"order": 4, "contexts": "o0,o4,p,p.w1", "backend": "cpu", "threads": 1}
+    other = build_model(english[:9_000], held_out_chars=2_000, **options)
+    plan = CountingPlan.of(4, options["contexts"], start=other)
+    model = build(cluster, tmp_path, open_corpus(many), plan)
+    whole = build_model(open_corpus(many).text("train"), start=other, **options)
+    assert_same(model, whole)
+    assert model.manifest["start"] == whole.manifest["start"] and model.warm_start_chars == 2_000
+    assert "the start of another model" in str(model.manifest["build"]["energy"]["notes"])
+
+
 @pytest.mark.parametrize("text", ["x", "no_separator_at_all", "\n\n \n", "Zahlen 12 und Wörter. " * 40])
 def test_texts_that_are_small_or_strange(cluster, tmp_path, text):
     (tmp_path / "in").mkdir()

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from charstat.alphabet import Alphabet
-from charstat.corpus import Corpus, text_fingerprint
+from charstat.corpus import Corpus
 from charstat.counting import REPORT_BYTES, CountedText, CountingPlan
 from charstat.energy import EnergyReport
 from charstat.errors import CorpusError, ResourceError, UserError
@@ -168,7 +168,7 @@ class ShardedBuild:
             result = CountedText(self.plan, alphabet, writer, end, held_out)
             self._cut(result, out)
             columns = result.writer.columns
-            if held_out:
+            if self.plan.learns:
                 result.learn_warm_start(Watch(1, None, lambda p: self._tell("learn", p.share, "warm start")))
             about = {
                 "order": self.plan.order, "preset": self.plan.preset, "models": list(self.plan.models),
@@ -177,7 +177,7 @@ class ShardedBuild:
             if result.pruned:
                 about["pruned"] = result.pruned
             if result.learned:
-                about["start"] = result.learned | {"text": text_fingerprint(held_out)}
+                about["start"] = result.learned
             model = result.writer.finish(alphabet, self.plan.contexts, about)
             clear_folder(self.folder)
             return model
@@ -359,6 +359,7 @@ class ShardedBuild:
             energy = add_up(own, total).to_dict() if own else None
             hosts.append({"device": host, "seconds": total, "phases": phase_list(seconds[host]), "energy": energy})
         total = add_up(measured, sum(self.tasks.seconds.values()))
+        total.notes.extend(self.plan.energy_notes)
         notes = [f"{len(facts):,} shards of {self.shard_chars:,} characters at most", *check_plan(self.plan)]
         if len(listed := self._listed(hosts)) < len(hosts):
             notes.append(f"{len(listed)} of {len(hosts):,} hosts are listed")
