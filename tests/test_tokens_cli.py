@@ -92,6 +92,7 @@ def test_build_and_inspect(ids, tmp_path):
         (["--tokens", "ids.npy"], "needs --vocab-size"),
         (["--vocab-size", "9"], "pass that, too"),
         (["--tokens", "ids.npy", "--vocab-size", "9", "--data", "x.txt"], "--data is for texts"),
+        (["--tokens", "ids.npy", "--vocab-size", "9", "--bytes"], "--bytes is for texts"),
         (["--tokens", "ids.npy", "--vocab-size", "9", "--models", "ctw"], "--models is for texts"),
         (["--tokens", "ids.npy", "--vocab-size", "8"], "ids\\["),
         (["--tokens", "ids.npy", "--vocab-size", "9", "--order", "17"], "order must be"),

@@ -213,9 +213,8 @@ def carry_over(other: Model, model: Model) -> tuple[WarmStart, dict]:
     shares = node_shares(other.alphabet, model.alphabet)
     nodes, others = (x.rows("node", 0, n) for x, n in zip((new, old), shares.shape, strict=True))
     nodes[:, ours] = blended(np.abs(shares), others[:, theirs])
-    nodes[:, place["bias"]] = blended(shares, others[:, [old.columns.index("bias")]])[
-        :, 0
-    ]  # the one input that stays as it is where sides swap
+    bias = others[:, [old.columns.index("bias")]]
+    nodes[:, [place["bias"]]] = blended(shares, bias)  # the one input that stays as it is where sides swap
     for mine, its in zip(ours, theirs, strict=True):
         if its < len(old.mixer.logits):  # subtle: the columns of the evidence come first
             new.mixer.logits[mine] = old.mixer.logits[its]

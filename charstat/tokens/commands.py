@@ -31,8 +31,9 @@ def with_tokens(build: Callable[..., None]) -> Callable[..., None]:
             return build(*args, **options)
         ctx = click.get_current_context()
         given = {name for name in options if ctx.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE}
-        if foreign := given - {*COMMON, "as_json"}:
-            raise click.UsageError(f"--{min(foreign).replace('_', '-')} is for texts, not for --tokens")
+        foreign = [option.opts[0] for option in ctx.command.params if option.name in given - {*COMMON, "as_json"}]
+        if foreign:
+            raise click.UsageError(f"{min(foreign)} is for texts, not for --tokens")
         if vocab_size is None:
             raise click.UsageError("--tokens needs --vocab-size: how many ids there are")
         return _build(tokens, vocab_size, pieces, options["as_json"], {name: options[name] for name in COMMON})
