@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from charstat.ngram.overlay import MASK24, UNIT, pack_slot, slot_length, slot_offset, slot_room, take_block
+from charstat.tokens.state import DECAY, SLOT
 
 MOST_ENTRIES = 128  # the largest room of overlay.SIZE_CLASSES is 2**7
 RECENT_DECAY, WORD_DECAY = 0.4, 0.95
@@ -48,41 +49,45 @@ def pack_entry(leaf, recent, seen):
 
 
 @njit(cache=True, nogil=True)
-def count_token(slots, used, pool, heap, free, table, p, key, leaf, position, factor):
-    """Count a token in the context of slot p (found by overlay.find_slot for this key). factor: of the others' decay, times 65536."""
-    if slots[table, p, 0] == U0:
-        at = take_block(pool, heap, free, 0)
-        pool[at] = pack_entry(leaf, UNIT, 1)
-        slots[table, p, 0] = key
-        slots[table, p, 1] = pack_slot(at, 1, 0, position)
-        used[table] += 1
-        return
-    packed = slots[table, p, 1]
-    at, length, room = slot_offset(packed), slot_length(packed), slot_room(packed)
-    found, weakest, least = np.int64(-1), at, np.int64(1) << 62
-    for e in range(at, at + length):
-        entry = pool[e]
-        if entry_leaf(entry) == leaf:
-            found = e
+def count_tokens(slots, used, pool, heap, free, keys, online, families, leaf, position):
+    """Count a token in the context of every key but 0, in the slot that was found for it (lookups.prepare)."""
+    for f in range(keys.shape[0]):
+        key, p, factor = keys[f], online[f, SLOT], families[f, DECAY]
+        if key == U0:
+            continue
+        if slots[f, p, 0] == U0:
+            at = take_block(pool, heap, free, 0)
+            pool[at] = pack_entry(leaf, UNIT, 1)
+            slots[f, p, 0] = key
+            slots[f, p, 1] = pack_slot(at, 1, 0, position)
+            used[f] += 1
+            continue
+        packed = slots[f, p, 1]
+        at, length, room = slot_offset(packed), slot_length(packed), slot_room(packed)
+        found, weakest, least = np.int64(-1), at, np.int64(1) << 62
+        for e in range(at, at + length):
+            entry = pool[e]
+            if entry_leaf(entry) == leaf:
+                found = e
+            else:
+                recent = max((entry_recent(entry) * factor) >> 16, np.int64(1))
+                pool[e] = (entry & ~RECENT_BITS) | (np.uint64(recent) << RECENT)
+                strength = recent + entry_seen(entry) * UNIT
+                if strength < least:
+                    least, weakest = strength, e
+        if found >= 0:
+            entry = pool[found]
+            pool[found] = pack_entry(leaf, min(entry_recent(entry) + UNIT, MAX_RECENT), min(entry_seen(entry) + 1, MOST_SEEN))
+        elif length == MOST_ENTRIES:
+            pool[weakest] = pack_entry(leaf, UNIT, 1)
         else:
-            recent = max((entry_recent(entry) * factor) >> 16, np.int64(1))
-            pool[e] = (entry & ~RECENT_BITS) | (np.uint64(recent) << RECENT)
-            strength = recent + entry_seen(entry) * UNIT
-            if strength < least:
-                least, weakest = strength, e
-    if found >= 0:
-        entry = pool[found]
-        pool[found] = pack_entry(leaf, min(entry_recent(entry) + UNIT, MAX_RECENT), min(entry_seen(entry) + 1, MOST_SEEN))
-    elif length == MOST_ENTRIES:
-        pool[weakest] = pack_entry(leaf, UNIT, 1)
-    else:
-        if length == 1 << room:
-            bigger = take_block(pool, heap, free, room + 1)
-            for e in range(length):
-                pool[bigger + e] = pool[at + e]
-            pool[at] = free[room]
-            free[room] = np.uint64(at)
-            at, room = bigger, room + 1
-        pool[at + length] = pack_entry(leaf, UNIT, 1)
-        length += 1
-    slots[table, p, 1] = pack_slot(at, length, room, position)
+            if length == 1 << room:
+                bigger = take_block(pool, heap, free, room + 1)
+                for e in range(length):
+                    pool[bigger + e] = pool[at + e]
+                pool[at] = free[room]
+                free[room] = np.uint64(at)
+                at, room = bigger, room + 1
+            pool[at + length] = pack_entry(leaf, UNIT, 1)
+            length += 1
+        slots[f, p, 1] = pack_slot(at, length, room, position)

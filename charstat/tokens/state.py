@@ -14,7 +14,7 @@ from charstat.tokens.layout import Columns, Rows, TokenLayout, TokenRates
 from charstat.tokens.match import LENGTH_BUCKETS, TokenMatch
 from charstat.tokens.tree import MAX_DEPTH, TokenTree
 
-POSITION, CLOCK, PREPARED, TREE_READY, EXPECTED, MATCH_BUCKET, WARM, CURSORS = range(8)  # of a stream's cursor
+POSITION, CLOCK, WARM, ACTIVE, ACTIVE_ORDERS, COUNTED, LONGEST, RECENT, CURSORS = range(9)  # of a stream's cursor
 BITS, START_BITS, BUCKET_AT, RECORD_AT, ROW_AT, SUM_AT, ORDER, REACH, DECAY, FAMILY_COLUMNS = range(10)  # of families
 START, END = range(2)  # of a stream's rows
 LIST, LENGTH, SLOT, ONLINE_COLUMNS = range(4)  # of a stream's online lists
@@ -31,6 +31,7 @@ class Fixed(NamedTuple):
     rows: np.ndarray
     sums: np.ndarray
     tree: TokenTree
+    plan: np.ndarray  # int32 [V - 1, 4]: the whole tree for kernels.decide
     pieces: Pieces
     count_states: np.ndarray
     online_states: np.ndarray
@@ -62,13 +63,14 @@ class TokenState(NamedTuple):
     static_rows: np.ndarray  # int64 [F, 2]
     online: np.ndarray  # int64 [F, ONLINE_COLUMNS]
     touched: np.ndarray  # int64 [F]
-    mass: np.ndarray  # int32 [D + 1, 2 F]: counts under the nodes of a path, static and then online
-    kinds: np.ndarray  # int32 [D + 1, F]: and of how many rows and entries
+    active: np.ndarray  # int64 [F]: contexts that have counts here, cursor[ACTIVE] of them, the orders first
+    mass: np.ndarray  # int32 [2 D + 1, 2 F]: counts and recent counts of active contexts under a path's nodes, and beside it
+    kinds: np.ndarray  # int32 [2 D + 1, F]: and of how many rows and entries, of active orders
+    plan: np.ndarray  # int32 [D, 4]: the path for kernels.decide
+    path_reach: np.ndarray  # float64 [2 D + 1]: P of what has a row in `mass`
     tree_mass: np.ndarray  # int32 [2 V, 2 F]: under every node, and of leaf l at V + l; no rows until they are asked for
     tree_kinds: np.ndarray  # int32 [2 V, F]
-    reach_p: np.ndarray  # float64 [2 V]
-    ones: np.ndarray  # int32 [2 F]
-    one_kinds: np.ndarray  # int32 [F]
+    tree_reach: np.ndarray  # float64 [2 V]
     x: np.ndarray  # float32 [D, K]
     w: np.ndarray  # float32 [D, K]
     states: np.ndarray  # int32 [D, 2 F]
@@ -115,13 +117,14 @@ def new_token_state(layout: TokenLayout, overlay: Overlay, match: TokenMatch, mi
         static_rows=np.zeros((f, 2), np.int64),
         online=np.zeros((f, ONLINE_COLUMNS), np.int64),
         touched=np.zeros(f, np.int64),
-        mass=np.zeros((MAX_DEPTH + 1, 2 * f), np.int32),
-        kinds=np.zeros((MAX_DEPTH + 1, f), np.int32),
+        active=np.zeros(f, np.int64),
+        mass=np.zeros((2 * MAX_DEPTH + 1, 2 * f), np.int32),
+        kinds=np.zeros((2 * MAX_DEPTH + 1, f), np.int32),
+        plan=np.zeros((MAX_DEPTH, 4), np.int32),
+        path_reach=np.zeros(2 * MAX_DEPTH + 1),
         tree_mass=np.zeros((0, 2 * f), np.int32),
         tree_kinds=np.zeros((0, f), np.int32),
-        reach_p=np.zeros(2 * v),
-        ones=np.zeros(2 * f, np.int32),
-        one_kinds=np.zeros(f, np.int32),
+        tree_reach=np.zeros(2 * v),
         x=np.zeros((MAX_DEPTH, kp), np.float32),
         w=np.zeros((MAX_DEPTH, kp), np.float32),
         states=np.zeros((MAX_DEPTH, 2 * f), np.int32),

@@ -32,8 +32,8 @@ from charstat.tokens.layout import TokenLayout, TokenRates
 from charstat.tokens.match import TokenMatch, ensure_match_room, new_match
 from charstat.tokens.online import RECENT_DECAY, WORD_DECAY
 from charstat.tokens.start import TokenStart, pack, unpack
-from charstat.tokens.state import CLOCK, FAMILY_COLUMNS, PREPARED, TREE_READY, WARM, Fixed, TokenState, new_token_mixer, new_token_state
-from charstat.tokens.tree import TokenTree
+from charstat.tokens.state import CLOCK, FAMILY_COLUMNS, WARM, Fixed, TokenState, new_token_mixer, new_token_state
+from charstat.tokens.tree import TokenTree, whole_plan
 
 BLOCK = 1024  # tokens between two looks at whether there is room for more
 ADVICE_BYTES = 1 << 24  # of cumulative advice at a time
@@ -123,6 +123,7 @@ class TokenStream:
             id_bits=id_bits(model.vocab_size),
             **{name: model.columns[name] for name in ("buckets", "records", "rows", "sums")},
             tree=model.tree,
+            plan=whole_plan(model.tree),
             pieces=model.pieces,
             count_states=count_states(),
             online_states=online_states(),
@@ -251,7 +252,6 @@ class TokenStream:
         """Go on with the same contents in other arrays."""
         s = self.state
         if overlay is not s.overlay or match is not s.match:
-            s.cursor[PREPARED] = s.cursor[TREE_READY] = 0
             self._state = s._replace(overlay=overlay, match=match)
 
     def _make_tree_room(self) -> None:

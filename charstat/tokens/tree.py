@@ -81,6 +81,14 @@ def token_tree(id_of: np.ndarray, counts: np.ndarray) -> TokenTree:
     return TokenTree(root, child, lowest, end, order, depth, codes, sums, leaf_of, id_of)
 
 
+def whole_plan(tree: TokenTree) -> np.ndarray:
+    """All nodes, parents first, for kernels.decide: int32 [V - 1, 4], a node, and the rows of what is under it, under its left and its right
+    side. Rows are a node's number, or V + leaf."""
+    sides = tree.child[tree.order]
+    rows = np.where(sides >= 0, sides, tree.codes.size + ~sides)
+    return np.column_stack([tree.order, tree.order, rows]).astype(np.int32)
+
+
 def order_by_bytes(token_bytes: list[bytes]) -> np.ndarray:
     """Ids in the order of their pieces: uint16 [V]. Tokens that begin alike stand together."""
     return np.array(sorted(range(len(token_bytes)), key=lambda i: (token_bytes[i], i)), np.uint16)
