@@ -11,6 +11,7 @@ import pytest
 from fake_cupy import FakeCupy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 from token_twin import TokenTwin
 
 import charstat
@@ -22,6 +23,7 @@ from charstat.ngram import layers
 from charstat.tokens.contexts import describe_pieces, parse_token_context, token_contexts
 from charstat.tokens.counting import count_on_cpu, count_on_device
 from charstat.tokens.layout import TokenRates
+from charstat.tokens.lookups import FEW_ROWS, SCANNED, lower_bound
 from charstat.tokens.stream import learn_start
 from charstat.tokens.tree import MAX_DEPTH, order_by_bytes, order_by_neighbours, token_tree
 
@@ -485,6 +487,29 @@ def test_the_smallest_and_the_largest_vocabulary(vocab):
     rows, nats = stream.fork().log_probs(ids[:3]), stream.score(ids)
     assert np.array_equal(rows[np.arange(3), ids[:3]], (-nats[:3]).astype(np.float32))
     assert np.abs(np.exp(rows.astype(np.float64)).sum(axis=1) - 1).max() < 1e-6
+
+
+def test_contexts_that_thousands_of_tokens_followed():
+    """On its path a token finds its counts by searching, scanning and walking through rows; a whole row adds up all of them."""
+    followers = np.random.default_rng(1).integers(1, 4000, 6000)
+    ids = np.stack([np.zeros_like(followers), followers], axis=1).ravel()
+    model, new = build_tokens(ids, 4000, contexts="o1,t2", backend="cpu"), ids[-31:]
+    assert model.tables["o1"].n_rows > 5 * SCANNED
+    rows, nats = fresh(model).log_probs(new), fresh(model).score(new)
+    assert np.array_equal(rows[np.arange(31), new], (-nats).astype(np.float32))
+    assert np.abs(np.exp(rows.astype(np.float64)).sum(axis=1) - 1).max() < 1e-6
+
+
+@njit(cache=True)
+def find_row(rows, lo, hi, leaf):
+    return lower_bound(rows, lo, hi, leaf)
+
+
+@pytest.mark.parametrize("n", [0, 1, FEW_ROWS, SCANNED, SCANNED + 1, 5 * SCANNED])
+def test_rows_are_found(n):
+    rows = np.sort(np.random.default_rng(n).choice(65_536, n + 20, replace=False)).astype(np.uint16)
+    leaves = [0, 65_535, *rows[:: max(1, n // 7)].tolist(), *(rows[:: max(1, n // 5)] + 1).tolist()]
+    assert [find_row(rows, 10, 10 + n, leaf) for leaf in leaves] == (10 + np.searchsorted(rows[10 : 10 + n], leaves)).tolist()
 
 
 def test_a_cut_leaves_whole_contexts(model, new_ids, tmp_path):
