@@ -41,7 +41,6 @@ from charstat.facts import (
     model_facts,
     newest_model,
     peak_rss_bytes,
-    start_text,
     text_changed,
 )
 from charstat.registry import DEFAULT_MODEL, ENTRIES, FORMER_NAMES, check_models, parse_models, use_warm_start
@@ -324,7 +323,7 @@ def evaluate_command(
     """
     from charstat.corpus import normalise_split, open_corpus
     from charstat.progress import Steps
-    from charstat.report import show_eval
+    from charstat.report import show_eval, start_text
 
     if report is not None:
         check_page(report, force)

@@ -217,8 +217,7 @@ class CountingPlan:
 class CountedText:
     """What count_text() counted, not yet a Model: counted_chars characters of the text; held_out is the rest of it.
 
-    learned: what the manifest says about the warm start (from how many characters, with which layout of the mixer, on which text, after whose
-    start); empty without.
+    learned: what the manifest says about the warm start (from how many characters, with which layout of the mixer, after whose start); empty without.
     pruned: what it says about the cut; empty without.
     """
 
@@ -229,6 +228,11 @@ class CountedText:
     held_out: str
     learned: dict = field(default_factory=dict)
     pruned: dict = field(default_factory=dict)
+
+    @property
+    def start_facts(self) -> dict:
+        """What a manifest says about the warm start: `learned`, and on which text."""
+        return self.learned | ({"text": text_fingerprint(self.held_out)} if self.held_out else {})
 
     def cut(
         self,
@@ -289,8 +293,6 @@ class CountedText:
                 found, origin = carry_over(self.plan.start, built)
                 found, about = learn_on(found, built, self.held_out, tell), {"from": origin}
         self.writer.add_start(coarse_start(found.values) if self.pruned.get("coarse") else found.values)
-        if self.held_out:
-            about["text"] = text_fingerprint(self.held_out)
         self.learned = {"chars": found.chars, "layout": found.layout, **about}
         watch.step("learn")
 
@@ -468,6 +470,8 @@ def build_model(
                 "energy": energy.to_dict(),
             },
         }
+        if counted.learned:
+            about["start"] = counted.start_facts
         model = counted.model(**about)
         watch.step("finish")
         return model

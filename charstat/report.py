@@ -17,7 +17,6 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from charstat.facts import origin_text, start_text
 from charstat.registry import DEFAULT_MODEL, model_named
 
 SAMPLE_TITLE = "embedded sample, NOT WikiText"
@@ -208,6 +207,29 @@ def _contexts_of(result: dict[str, Any]) -> str:
 
 def _about(name: str) -> str:
     return f"{name}: {model_named(name).about}"
+
+
+def start_text(chars: int, origin: dict | None) -> str:
+    """What a warm start of `chars` characters comes from, in words. origin: the other model's start that it began with, if any (carried_start.py)."""
+    own = chars - (origin["chars"] if origin else 0)
+    learned = f"learned from {own:,} held-out characters"
+    if origin is None:
+        return learned
+    whose = f"that of {origin['path'] or 'a model in memory'}, learned from {origin['chars']:,} characters"
+    return f"{whose}; then {learned}" if own else whose
+
+
+def origin_text(origin: dict) -> str:
+    """What a warm start that another model began with could not take from there as it was, in words."""
+    found = {
+        "contexts that begin cold": ", ".join(origin["cold"]),
+        "contexts left out": ", ".join(origin["left_out"]),
+        "characters that it did not know": origin["characters"],
+        "decisions that it took otherwise": origin["nodes"],
+        "classes matched by their words": origin["classes"],
+        "selector sets that begin cold": ", ".join(origin["cold_rows"]),
+    }
+    return "; ".join(f"{what}: {value}" for what, value in found.items() if value) or "everything as it was"
 
 
 def _built_for(result: dict[str, Any]) -> list[tuple[str, str]]:

@@ -52,7 +52,7 @@ def test_build(model, train_text):
     assert {k: m["text"][k] for k in fingerprint} == fingerprint and m["text"]["chars"] == len(train_text)
     assert m["text"]["history_chars"] == 0 and m["preset"] == "default" and m["charstat_version"] == __version__
     assert m["build"]["backend"] == "cpu" and m["build"]["seconds"] > 0 and "energy" in m["build"]
-    assert {"encode", "orders", "hashed", "words"} <= {p["name"] for p in m["build"]["phases"]}
+    assert {"encode", "orders", "words", "classes"} <= {p["name"] for p in m["build"]["phases"]}
     json.dumps(m)
     assert model.tables["o0"].counts().sum() == len(train_text)
     assert all(not c.flags.writeable for c in model.columns.values())

@@ -45,6 +45,12 @@ def rows_of(model: Model, name: str) -> dict[int, dict[int, int]]:
 
 
 @pytest.fixture(scope="module")
+def model(train_text):
+    """With a hashed context of characters, too, which the default ones lack at order 8."""
+    return build_model(train_text, order=8, contexts="default,c14,p.shapes", threads=1)
+
+
+@pytest.fixture(scope="module")
 def mapped(model, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("pruned") / "mapped"
     prune(model, out=path, max_bytes=500_000, packed=False)

@@ -177,7 +177,7 @@ class ShardedBuild:
             if result.pruned:
                 about["pruned"] = result.pruned
             if result.learned:
-                about["start"] = result.learned
+                about["start"] = result.start_facts
             model = result.writer.finish(alphabet, self.plan.contexts, about)
             clear_folder(self.folder)
             return model
