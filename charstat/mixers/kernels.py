@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from charstat.compiled import inlined, kernel
 from charstat.mixers.back_off import back_off
 from charstat.mixers.evidence import SILENT, learn_evidence, look_up_evidence
 from charstat.mixers.last_stage import NOT_REFINED, REFINED_FROM, learn_maps, refine
@@ -32,7 +33,7 @@ BIAS = np.float32(0.3)
 WEIGHTS_RATE, BOOST, BOOST_CHARS, SETTLE_CHARS, EVIDENCE_RATE = range(5)  # of Fixed.rates
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inlined
 def fill_inputs(
     v, mass, i, ones, x, d, columns, states, bins, ratio_bins, count_states, online_states, logits,
     shares, chains, match_logits, match_states, expected, match_bucket, lowest, mid, end, experts,
@@ -54,14 +55,14 @@ def fill_inputs(
         x[d, columns.experts + e] = logit(one / (zero + one)) if zero + one > 1e-12 else np.float32(0.0)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def split_masses(mass, d, bit, ones):
     """ones := the masses under the 1-child of path node d, whose child on the path is on the side of `bit`."""
     for k in range(ones.shape[0]):
         ones[k] = mass[d + 1, k] if bit else mass[d, k] - mass[d + 1, k]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def path_probability(fixed, s, symbol):
     """P(symbol) before anything is learned from it; leaves inputs, weights and states of its decisions for `learn`."""
     prepare(fixed, s)
@@ -94,7 +95,7 @@ def path_probability(fixed, s, symbol):
     return reach
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def distribution(fixed, s, out):
     """out[symbol] := P(symbol) of all symbols, 0 for those without a leaf: float64 [128]."""
     prepare(fixed, s)
@@ -188,7 +189,7 @@ def most_likely(fixed, s, best_rare):
     return best
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inlined
 def learn(fixed, s, symbol):
     """Learn from the symbol whose path_probability was just computed: weights, evidence, then the overlay's counts."""
     tree, mixer, path_p, steps, columns = fixed.tree, s.mixer, s.path_p, s.steps, fixed.columns
@@ -219,7 +220,7 @@ def learn(fixed, s, symbol):
             count_symbol(slots, used, pool, heap, free, f, online[f, SLOT], keys[f], symbol, clock)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def step(fixed, s, symbol):
     """Observe one symbol: returns its probability, learns, moves on."""
     p = path_probability(fixed, s, symbol)
@@ -230,7 +231,7 @@ def step(fixed, s, symbol):
     return p
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def move_on(fixed, s, symbol):
     """Go on to the next position after this symbol; nothing is learned."""
     advance(fixed, s, symbol)
@@ -238,7 +239,7 @@ def move_on(fixed, s, symbol):
     s.experts[:, :] = 0.0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def take_advice(experts, advice):
     """experts[e] := the cumulative probabilities of advice[e], float64 [E, SYMBOLS]."""
     for e in range(experts.shape[0]):

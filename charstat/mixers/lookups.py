@@ -10,8 +10,8 @@ all contexts: the misses of a loop wait together instead of one after the other.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from charstat.compiled import inlined, kernel
 from charstat.mixers.brackets import follow_brackets
 from charstat.mixers.last_stage import select_maps
 from charstat.mixers.logistic import sum_rows
@@ -70,7 +70,7 @@ U0, U1 = np.uint64(0), np.uint64(1)
 TOPIC_BIT = 1 << TOPIC
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_rows(first, end, identities, families, buckets, records, rows, out, touched):
     """out[f] := the rows of the contexts with these identities, for the families first .. end."""
     for f in range(first, end):
@@ -90,7 +90,7 @@ def find_rows(first, end, identities, families, buckets, records, rows, out, tou
         touched[f] = np.int64(rows[min(out[f, START], last)])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def start_word(cursor, first_word, identities, features, families, buckets, records, rows, words, word_rows, touched):
     """At the start of a token: the whole vocabulary can follow; look up the rows of every word context."""
     cursor[TRIE_NODE] = ROOT if words > 0 else NO_NODE
@@ -102,7 +102,7 @@ def start_word(cursor, first_word, identities, features, families, buckets, reco
         find_rows(first_word, n, identities, families, buckets, records, rows, word_rows, touched)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def continue_word(cursor, first_word, symbol, families, rows, first_child, trie_symbol, first_id, word_rows, next_rows):
     """Inside a token: go down the trie, and narrow every word context's rows to the words that go on with the symbol."""
     node = cursor[TRIE_NODE]
@@ -126,7 +126,7 @@ def continue_word(cursor, first_word, symbol, families, rows, first_child, trie_
             word_rows[f, START], word_rows[f, END] = lo, lower_bound(rows, lo, hi, end)
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inlined
 def enter_word(fixed, s):
     """start_word for a stream: at the start of a text, and after every separator."""
     t = fixed.tables
@@ -136,7 +136,7 @@ def enter_word(fixed, s):
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inlined
 def advance(fixed, s, symbol):
     """Move the history on by one symbol: packed characters, the word, the trie node and the rows under its prefix."""
     cursor, word, info = s.cursor, s.word, fixed.info
@@ -168,7 +168,7 @@ def advance(fixed, s, symbol):
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_static(
     cursor,
     first_word,
@@ -220,7 +220,7 @@ def find_static(
     return longest, word_hits
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_online(online, keys, families, overlay, touched):
     """Overlay slot and list of every context; returns the longest character order with a list, plus 1."""
     slots, pool, longest = overlay.slots, overlay.pool, 0
@@ -239,7 +239,7 @@ def find_online(online, keys, families, overlay, touched):
     return longest
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inlined
 def prepare(fixed, s):
     """Find the counts of all sources for the current history, and select the mixer's rows; nothing if that is done."""
     cursor = s.cursor

@@ -12,8 +12,8 @@ Both ways give the same integers, so that one path and the whole tree yield the 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from charstat.compiled import inlined, kernel
 from charstat.mixers.state import ALL_WORDS, COUNT_SHIFT, END, LENGTH, LIST, PATH_SYMBOL, ROW_AT, START, SUM_AT, TREE_READY, TRIE_NODE
 from charstat.ngram.overlay import entry_count, entry_seen, entry_symbol
 from charstat.ngram.table import row_count, row_symbol
@@ -23,7 +23,7 @@ from charstat.tree import LEAF
 NO_WORD = 1 << 40  # above every word id
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def fill_path(rows, pool, first_word, families, static_rows, online, shared, mass):
     """mass[d, k] := mass of character and online sources under the path's node d: int32 [depth + 1, 2F].
 
@@ -46,7 +46,7 @@ def fill_path(rows, pool, first_word, families, static_rows, online, shared, mas
             mass[d, k] += mass[d + 1, k]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def fill_word_path(
     node,
     depth,
@@ -103,7 +103,7 @@ def fill_word_path(
             last = split
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inlined
 def path_masses(fixed, s, symbol):
     """s.mass[d, k] := mass of source k under node d of the symbol's path (the leaf is the last)."""
     t, tree, mass = fixed.tables, fixed.tree, s.mass
@@ -125,7 +125,7 @@ def path_masses(fixed, s, symbol):
         )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def fill_leaves(rows, pool, first_word, families, static_rows, online, leaves):
     """leaves[symbol, k] := count of a symbol in the character and online sources: int32 [SYMBOLS, 2F]."""
     n = families.shape[0]
@@ -142,7 +142,7 @@ def fill_leaves(rows, pool, first_word, families, static_rows, online, leaves):
             leaves[symbol, n + f] = np.int32(entry_count(pool[e], shift))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def fill_word_leaves(node, first_word, families, static_rows, rows, sums, first_child, trie_symbol, first_id, leaves):
     """Add the word contexts' static counts to what fill_leaves left.
 
@@ -165,7 +165,7 @@ def fill_word_leaves(node, first_word, families, static_rows, rows, sums, first_
             child += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def add_up(mass, child):
     """Masses of all nodes from those of the leaves; children have higher numbers than their parents."""
     for v in range(child.shape[0] - 1, -1, -1):
@@ -174,7 +174,7 @@ def add_up(mass, child):
             mass[v, k] = mass[left, k] + mass[right, k]
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inlined
 def tree_masses(fixed, s):
     """s.tree_mass[v, k] := mass of source k under node v, or of leaf v - LEAF, for the whole tree."""
     if s.cursor[TREE_READY]:

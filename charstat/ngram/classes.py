@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from charstat.compiled import kernel
 from charstat.ngram.hashing import N_FEATURES, TOPIC
 
 SMALL, LARGE = 256, 1024  # classes
@@ -70,7 +71,7 @@ def no_classes() -> WordClasses:
     return WordClasses(np.empty(0, np.uint64), np.empty((0, 2), np.uint16), np.empty((0, TOPICS), np.int8))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_word(hashes, wanted):
     """The number of the word with that hash; -1 if there is none. 16 steps for 60,000 words."""
     lo, hi = 0, hashes.shape[0]
@@ -97,7 +98,7 @@ def class_features(labels, word, shape):
     return U1 + np.uint64(labels[word, 0]), U1 + np.uint64(labels[word, 1])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def follow_topic(state, features, word, scores):
     """After a token: add its word's scores to the sums, and look for the topic where it is time to.
 

@@ -29,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from charstat.compiled import inlined, kernel
 from charstat.ngram.hashing import SYMBOL_MASK
 
 UNIT_BITS = 12
@@ -180,7 +181,7 @@ def decayed(entry, fast_factor, slow_factor):
     return pack_entry(entry_symbol(entry), max(fast, np.int64(1)), max(slow, np.int64(1)), entry_seen(entry))
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inlined
 def count_symbol(
     slots, used, pool, heap, free, table, p, key, symbol, position, fast_factor=FAST_FACTOR, slow_factor=SLOW_FACTOR, halve=False
 ):
@@ -229,7 +230,7 @@ def count_symbol(
     slots[table, p, 1] = pack_slot(at, length, room, position)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def bring_contexts(overlay, keys, touched):
     """Copy the contexts of these keys, one for each table, from the base; those that are there already, or nowhere, stay as they are."""
     slots, pool, base_slots, base_pool = overlay.slots, overlay.pool, overlay.base_slots, overlay.base_pool
