@@ -16,10 +16,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from charstat.alphabet import CODE_POINTS, Alphabet
 from charstat.codec.coder import ONE, code_bit, code_evenly, code_index
+from charstat.compiled import inlined, kernel
 from charstat.mixers.kernels import NOT_EVALUATED, PRUNE, fill_inputs, learn, split_masses
 from charstat.mixers.last_stage import NOT_REFINED, REFINED_FROM, refine
 from charstat.mixers.logistic import mix, squash
@@ -77,7 +77,7 @@ def new_scratch(stream: Stream) -> Scratch:
     return Scratch(np.zeros(stream.keys.size, np.int64), np.zeros(3, np.int64))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def likely_symbol(lowest, end, expected, orders, static_rows, online, rows, pool):
     """A symbol in lowest .. end: the one that the match expects, or the most frequent one of the longest order that has any there."""
     if lowest <= expected < end:
@@ -97,7 +97,7 @@ def likely_symbol(lowest, end, expected, orders, static_rows, online, rows, pool
     return lowest
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def start_words(node, first_child, first_word, static_rows, next_rows, children):
     """Before the first decision: the rows of word contexts and the children in the trie that can follow."""
     children[FIRST], children[LAST] = np.int64(first_child[node]), np.int64(first_child[node + 1])
@@ -105,7 +105,7 @@ def start_words(node, first_child, first_word, static_rows, next_rows, children)
         next_rows[f, START], next_rows[f, END] = static_rows[f, START], static_rows[f, END]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def split_words(
     node, mid, d, first_word, families, next_rows, rows, sums, first_child, trie_symbol, first_id, middle, children, mass, ones
 ):  # fmt: skip
@@ -131,7 +131,7 @@ def split_words(
         ones[f] += np.int32(sums[at + hi] - sums[at + middle[f]])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def narrow_words(bit, first_word, next_rows, middle, children):
     """After a decision: the rows and children that can still follow."""
     children[FIRST if bit else LAST] = children[SPLIT]
@@ -140,7 +140,7 @@ def narrow_words(bit, first_word, next_rows, middle, children):
         next_rows[f, side] = middle[f]
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inlined
 def code_symbol(fixed, s, coder, scratch, decode, symbol):
     """Code one symbol (returned) with P(symbol); leaves inputs, weights and states of its decisions for `learn`.
 
@@ -201,7 +201,7 @@ def code_symbol(fixed, s, coder, scratch, decode, symbol):
     return symbol
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def code_rare(state, data, rare, edges, decode, point):
     """Code the code point of a character without a symbol of its own. Arrays: a Coder's and a CharacterCode's."""
     seen = rare.shape[0]
@@ -214,7 +214,7 @@ def code_rare(state, data, rare, edges, decode, point):
     return np.uint32(code_evenly(state, data, decode, CODE_POINTS, np.int64(point)))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def code_characters(fixed, s, coder, scratch, characters, decode, points, symbols):
     """Code characters one by one, learning from each. points, symbols: uint32 [n] and uint8 [n], read or filled."""
     for i in range(points.shape[0]):
