@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple, Self
 
 import numpy as np
+from numba import njit
 
-from charstat.compiled import kernel
 from charstat.mixers.lookups import prepare
 from charstat.mixers.state import END, KIND, LENGTH, LIST, PARAM, START
 from charstat.ngram.hashing import CHARS
@@ -33,7 +33,7 @@ class Evidence(NamedTuple):
         return cls(table[:, 0].astype(np.int16), table[:, 1].copy(), table[:, 2].astype(np.int16), table[:, 3].copy())
 
 
-@kernel
+@njit(cache=True, nogil=True)
 def look_up(fixed, s, row):
     """row := order, count, distinct symbols and entropy at the current position: float32 [4]."""
     prepare(fixed, s)
