@@ -48,7 +48,7 @@ def train(ids: torch.Tensor, vocab: int, hidden: int, cpu_s: float, batch: int =
     lanes = ids[: len(ids) // batch * batch].view(batch, -1)
     state, at, started, shown, steps = None, 0, time.process_time(), 0.0, 0
     while (used := time.process_time() - started) < cpu_s:
-        optimizer.param_groups[0]["lr"] = 3e-3 * (1 - used / cpu_s) + 1e-4
+        optimizer.param_groups[0]["lr"] = 6e-3 * min(1.0, used / (0.03 * cpu_s)) * (1 - used / cpu_s) + 1e-4
         if at + length + 1 > lanes.shape[1]:
             at, state = 0, None
         piece = lanes[:, at : at + length + 1].long()
