@@ -100,7 +100,7 @@ class CharstatGroup(click.Group):
         return console.written(self._placed)
 
     def _interrupted(self) -> Failure:
-        return Failure(f"interrupted{self._written() or '; nothing was changed'}", console.INTERRUPTED)
+        return Failure(console.interrupted_text(self._placed), console.INTERRUPTED)
 
     def _failure(self, e: Exception) -> Failure:
         if isinstance(e, CharstatError):

@@ -42,6 +42,11 @@ def written(since: int = 0) -> str:
     return "".join(f"; the model at {place} was written, and is complete" for place in placed_models()[since:])
 
 
+def interrupted_text(since: int = 0) -> str:
+    """What an interrupt has left: the models in their places, those of the first `since` left out, or nothing."""
+    return f"interrupted{written(since) or '; nothing was changed'}"
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     _came.append(number)
     if number == signal.SIGINT:
@@ -86,9 +91,7 @@ def run(command: Callable[[], object]) -> None:
         _ignore_signals()
     except (KeyboardInterrupt, SystemExit):  # a signal before the command or after it
         _ignore_signals()
-        status = _say(
-            f"interrupted{written() or '; nothing was changed'}", INTERRUPTED if _came[-1:] == [signal.SIGINT] else 128 + _came[-1]
-        )
+        status = _say(interrupted_text(), INTERRUPTED if _came[-1:] == [signal.SIGINT] else 128 + _came[-1])
     sys.exit(_flushed(status))
 
 
@@ -118,7 +121,7 @@ def _status_of(command: Callable[[], object]) -> int:
         elif status == 1 and _came[-1:] == [signal.SIGINT]:  # click was interrupted between two of our own lines, and said so
             status = INTERRUPTED
     except KeyboardInterrupt:
-        status = _say(f"interrupted{written() or '; nothing was changed'}", INTERRUPTED)
+        status = _say(interrupted_text(), INTERRUPTED)
     except BrokenPipeError:
         status = CLOSED_PIPE
     except OSError as e:

@@ -142,11 +142,7 @@ def narrow_words(bit, first_word, next_rows, middle, children):
 
 @inlined
 def code_symbol(fixed, s, coder, scratch, decode, symbol):
-    """Code one symbol (returned) with P(symbol); leaves inputs, weights and states of its decisions for `learn`.
-
-    subtle: every array is taken from its tuple once, before the loop. Taking one counts a reference, which in the loop would cost more
-    than the decisions.
-    """
+    """Code one symbol (returned) with P(symbol); leaves inputs, weights and states of its decisions for `learn`."""
     prepare(fixed, s)
     tree, columns, chains, tables = fixed.tree, fixed.columns, fixed.chains, fixed.tables
     mass, ones, x, w, states, bins, base, path_p, experts = s.mass, s.ones, s.x, s.w, s.states, s.bins, s.base, s.path_p, s.experts

@@ -7,7 +7,8 @@
     move_on              move on, and learn nothing
 
 All of them mix the same integers (masses.py) with the same functions (fill_inputs, mix and refine), so that the probabilities are the same
-bit for bit. They take every array from its tuple before the loop: taking one counts a reference, which in a loop costs more than a decision.
+bit for bit. They count no references to their arrays (compiled.py), except for most_likely, which allocates, and run: these take every
+array from its tuple before the loop, because counting one there costs more than a decision.
 """
 
 from __future__ import annotations

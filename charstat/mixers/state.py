@@ -1,7 +1,7 @@
 """What a mixture stream holds: the model's tables, what never changes, and the state of a position in the text.
 
 NamedTuples of arrays, so that compiled kernels can take them as arguments. subtle: in compiled code, taking an array out of a
-tuple counts a reference, atomically; kernels take out what they need once, before their loops.
+tuple counts a reference, atomically, unless the kernel does without numba's runtime (compiled.py).
 
 F contexts are mixed, each a family of its own: character contexts are the families 0 .. first_word, word contexts those after.
 """

@@ -28,9 +28,9 @@ from charstat.placing import remove_model
 BLOCK = 1 << 24
 TEMPORARY = ".charstat-tmp"
 MARK = "charstat-build.json"  # says whose the directory is, and of which build
-SHARDS = (
-    "shards"  # the directory of the shards' models: writing a model takes the lock of where it goes, and a build holds the work directory's
-)
+# A directory of their own for the shards' models: who writes a model takes the lock of the directory that it goes to, and the build holds
+# the work directory's.
+SHARDS = "shards"
 KINDS = (".text", ".part", ".words", ".ids", ".job", ".history", ".survey", ".classes")  # of data files
 
 
